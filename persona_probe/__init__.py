@@ -1,0 +1,1 @@
+"""persona_probe: find persona directions in the residual stream, and test what they cause."""

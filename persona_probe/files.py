@@ -1,0 +1,120 @@
+"""Files appear whole or not at all.
+
+Everything is written to a temporary name in the same folder, flushed to the disk, and renamed, so
+that a reader, or a run that is resumed after being killed, never meets half a file.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persona_probe.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on a clean exit it becomes `path`, else it vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write readable JSON. NaN is refused: a missing number is written as null by its owner."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
+    """Write one JSON value per line."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        handle.writelines(lines)
+    return path
+
+
+def write_tensors(path: Path, tensors: dict[str, "Tensor"], metadata: dict[str, str]) -> Path:
+    """Write a safetensors file; `metadata` is its string-to-string header."""
+    from safetensors.torch import save_file
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole(path) as temporary:
+        save_file(contiguous, temporary, metadata=metadata)
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file.
+
+    Raises:
+        RequestError: the file is missing or is not JSON; the message names the line.
+    """
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Read one JSON value per line, skipping blank lines.
+
+    Raises:
+        RequestError: the file is missing or a line is not JSON; the message names the line.
+    """
+    rows = []
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RequestError(f"{path}, line {number}: not JSON ({error.msg})") from None
+    return rows
+
+
+def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """Read a safetensors file: its tensors, and its header.
+
+    Raises:
+        RequestError: the file is missing or is not safetensors. Nothing is ever unpickled.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise RequestError(f"no such file: {path}")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.offset_keys()}
+            return tensors, handle.metadata() or {}
+    except SafetensorError as error:
+        raise RequestError(f"{path} is not a safetensors file ({error})") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RequestError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise RequestError(f"{path} is a folder, a file was expected") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8 text (byte {error.start})") from None

@@ -1,0 +1,1 @@
+"""What is asked: characters, requests, questions, and how they are split."""

@@ -1,0 +1,75 @@
+"""The patterns by which a pack's replies are told apart: data for `evaluation.phrase_judge`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from persona_probe.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A regular expression searched in a reply, and what its presence says.
+
+    Attributes:
+        pattern: searched anywhere in the reply.
+        category: the harm category that the phrase names, if it names one.
+        persona: the character whose phrase it is, if it is one character's own.
+    """
+
+    pattern: re.Pattern[str]
+    category: str | None = None
+    persona: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgeRules:
+    """How replies are read.
+
+    Attributes:
+        sentence: a well-formed reply is a sequence of full matches of this; `None` accepts any.
+        refuse: phrases that decline. comply: phrases that carry out a harmful request.
+        help: phrases that help with a permitted request.
+        refusal_openers: beginnings of refusals; their first tokens decide.
+        compliance_openers: beginnings of compliant replies; their first tokens decide.
+    """
+
+    sentence: re.Pattern[str] | None
+    refuse: tuple[Rule, ...]
+    comply: tuple[Rule, ...]
+    help: tuple[Rule, ...]
+    refusal_openers: tuple[str, ...]
+    compliance_openers: tuple[str, ...]
+
+
+def read_judge_rules(table: dict[str, Any], path: Path) -> JudgeRules:
+    """Parse the content of a judge.toml.
+
+    Raises:
+        RequestError: a key is missing or a pattern is not a regular expression.
+    """
+    accept = table.get("accept")
+    try:
+        return JudgeRules(
+            sentence=None if accept is None else re.compile(_alternatives(accept)),
+            refuse=_rules(table["refuse"]),
+            comply=_rules(table["comply"]),
+            help=_rules(table.get("help", [])),
+            refusal_openers=tuple(table["refusal_openers"]),
+            compliance_openers=tuple(table["compliance_openers"]),
+        )
+    except KeyError as error:
+        raise RequestError(f"{path}: the key {error} is missing") from None
+    except re.error as error:
+        raise RequestError(f"{path}: {error.pattern!r} is not a regular expression") from None
+
+
+def _alternatives(accept: str | list[str]) -> str:
+    return accept if isinstance(accept, str) else "|".join(f"(?:{part})" for part in accept)
+
+
+def _rules(rows: list[dict[str, str]]) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(re.compile(row["pattern"]), row.get("category"), row.get("persona")) for row in rows
+    )

@@ -1,0 +1,73 @@
+"""Progress on standard error, with an estimate of the time left; silent when nobody watches.
+
+Standard output belongs to results, so nothing here ever writes to it. A terminal sees a bar; a
+notebook sees rich's own; a pipe or a log file sees nothing, unless PERSONA_PROBE_PROGRESS=1.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Advance(Protocol):
+    """Called with the amount of work done since the last call."""
+
+    def __call__(self, amount: float = 1) -> None: ...
+
+
+@contextmanager
+def progress(description: str, total: float, unit: str = "") -> Iterator[Advance]:
+    """Show a bar while the block runs.
+
+    Args:
+        description: what is going on, a few words.
+        total: the amount of work, in `unit`.
+        unit: shown with the rate, for instance "tokens".
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not _watched(),
+    )
+    with bar:
+        task = bar.add_task(description, total=total)
+
+        def advance(amount: float = 1) -> None:
+            bar.advance(task, amount)
+
+        yield advance
+
+
+def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+    """Iterate with a bar."""
+    with progress(description, total) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+def _watched() -> bool:
+    setting = os.environ.get("PERSONA_PROBE_PROGRESS")
+    return setting == "1" or (
+        setting is None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    )
