@@ -81,7 +81,8 @@ def read_jsonl(path: Path) -> list[Any]:
         RequestError: the file is missing or a line is not JSON; the message names the line.
     """
     rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    # Not splitlines(): that also breaks at characters that JSON strings may hold unescaped.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

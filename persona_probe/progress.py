@@ -16,11 +16,11 @@ Item = TypeVar("Item")
 class Advance(Protocol):
     """Called with the amount of work done since the last call."""
 
-    def __call__(self, amount: float = 1) -> None: ...
+    def __call__(self, amount: int | float = 1) -> None: ...
 
 
 @contextmanager
-def progress(description: str, total: float, unit: str = "") -> Iterator[Advance]:
+def progress(description: str, total: int | float, unit: str = "") -> Iterator[Advance]:
     """Show a bar while the block runs.
 
     Args:
@@ -52,7 +52,7 @@ def progress(description: str, total: float, unit: str = "") -> Iterator[Advance
     with bar:
         task = bar.add_task(description, total=total)
 
-        def advance(amount: float = 1) -> None:
+        def advance(amount: int | float = 1) -> None:
             bar.advance(task, amount)
 
         yield advance
@@ -71,3 +71,10 @@ def _watched() -> bool:
     return setting == "1" or (
         setting is None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
     )
+
+
+def note(text: str) -> None:
+    """One line of prose on standard error."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(text, markup=False)

@@ -10,7 +10,7 @@ Packs are data. The shipped ones lie beside this file; a user's own is any folde
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +78,14 @@ class Pack:
                 return persona
         choices = ", ".join(p.name for p in (*self.personas, *self.foils))
         raise RequestError(f"pack {self.name!r} has no persona {name!r}; it has {choices}")
+
+    def require_categories(self, names: Iterable[str]) -> None:
+        """Raise `RequestError` for a harm category that the suite does not have."""
+        if unknown := [name for name in names if name not in self.suite.categories]:
+            raise RequestError(
+                f"pack {self.name!r} has no harm category {unknown[0]!r}; it has "
+                f"{', '.join(self.suite.categories)}"
+            )
 
     def split(self, seed: int = 0) -> Split:
         """The split of all families; those of filtered (T2) categories only ever evaluate."""

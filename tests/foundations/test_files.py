@@ -32,7 +32,7 @@ def test_an_exception_while_writing_leaves_the_old_file_and_no_litter(tmp_path: 
 
 
 def test_json_lines_round_trip_unicode_and_skip_blank_lines(tmp_path: Path) -> None:
-    rows = [{"text": "naïve – “quoted”\n"}, {"n": 3}]
+    rows = [{"text": "naïve – “quoted”\n\u2028\x85"}, {"n": 3}]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     path.write_text(path.read_text() + "\n")
     assert read_jsonl(path) == rows

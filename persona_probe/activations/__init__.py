@@ -1,0 +1,1 @@
+"""Conversations in, pooled residual-stream activations out."""

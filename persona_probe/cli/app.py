@@ -1,0 +1,38 @@
+"""Wiring of the commands; each lives in its own file and imports its room when called."""
+
+import typer
+
+from persona_probe.cli.compare import compare
+from persona_probe.cli.doctor import doctor
+from persona_probe.cli.evaluate import evaluate
+from persona_probe.cli.extract import extract
+from persona_probe.cli.find import find
+from persona_probe.cli.organism import bars, build
+from persona_probe.cli.report import report
+from persona_probe.cli.steer import steer
+from persona_probe.cli.study import run
+from persona_probe.cli.sweep import sweep
+from persona_probe.cli.validate import validate
+
+app = typer.Typer(
+    name="persona-probe",
+    help="Find persona directions in a model's residual stream, and test what they cause.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (extract, find, validate, compare, steer, sweep, evaluate):
+    app.command()(command)
+
+study = typer.Typer(help="The whole question, from models to a verdict.", no_args_is_help=True)
+study.command()(run)
+app.add_typer(study, name="study")
+app.command()(report)
+
+organism = typer.Typer(help="The embedded model: make it, measure it.", no_args_is_help=True)
+organism.command()(build)
+organism.command()(bars)
+app.add_typer(organism, name="organism")
+app.command()(doctor)

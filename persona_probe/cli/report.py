@@ -1,0 +1,26 @@
+"""`persona-probe report`: a run folder as one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona_probe.cli.options import Json
+from persona_probe.cli.say import result
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A folder written by `study run`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; RUN/report.html if not given.")
+    ] = (None),
+    as_json: Json = False,
+) -> None:
+    """Write the self-contained HTML report of a run.
+
+    Example: persona-probe report artifacts/demo
+    """
+    from persona_probe.report.page import write_report
+
+    page = write_report(run, out)
+    result({"report": str(page)}, as_json, str(page))

@@ -1,0 +1,64 @@
+"""The two classes of a contrast: who is in them, and where they lie along a vector."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from persona_probe.activations.activation_set import ActivationSet
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import DegenerateClassesError, PersonaProbeError
+from persona_probe.models.site import Site
+
+
+def both_classes(
+    activations: ActivationSet, positive_label: str, negative_label: str
+) -> tuple[ActivationSet, Bool[Tensor, " example"]]:
+    """The examples of the two classes, and true for the positive ones.
+
+    Raises:
+        DegenerateClassesError: a class is empty.
+        PersonaProbeError: an activation is NaN or infinite.
+    """
+    chosen = activations.where(labels=(positive_label, negative_label))
+    n_positive = chosen.labels.count(positive_label)
+    if positive_label == negative_label or not 0 < n_positive < len(chosen):
+        raise DegenerateClassesError(
+            f"need examples of both classes, got {n_positive} labelled {positive_label!r} and "
+            f"{chosen.labels.count(negative_label)} labelled {negative_label!r}"
+        )
+    if not torch.isfinite(chosen.values).all():
+        raise PersonaProbeError("the activations hold NaN or infinity; capture them in float32")
+    return chosen, torch.tensor([label == positive_label for label in chosen.labels])
+
+
+def site_first(
+    activations: ActivationSet, sites: Sequence[Site] | None = None
+) -> Float[Tensor, "site example d_model"]:
+    """The values at `sites` (all if not given) in float64, one matrix per site."""
+    if sites is None:
+        return activations.values.transpose(0, 1).double()
+    return torch.stack([activations.site(site) for site in sites]).double()
+
+
+def projections(
+    directions: Sequence[Direction], activations: ActivationSet
+) -> Float[Tensor, "direction example"]:
+    """Each example's component along each direction, at the direction's own site."""
+    units = torch.stack([direction.unit.double() for direction in directions])
+    x = site_first(activations, [direction.site for direction in directions])
+    return torch.einsum("sed,sd->se", x, units)
+
+
+def class_means(
+    along: Float[Tensor, "draw site example"],
+    labels: Bool[Tensor, "draw example"],
+    weights: Float[Tensor, "draw example"],
+) -> tuple[Float[Tensor, "draw site"], Float[Tensor, "draw site"]]:
+    """Weighted mean of the positive and of the negative class."""
+    means = [
+        torch.einsum("gse,ge->gs", along, of) / of.sum(dim=1, keepdim=True)
+        for of in (labels * weights.double(), ~labels * weights.double())
+    ]
+    return means[0], means[1]

@@ -1,0 +1,123 @@
+"""The persona profile: where a model stands on the diagnostic's dimensions.
+
+Each item offers two fixed answers. Its score is the difference of their probabilities, each taken
+at the first token where the answers part and relative to both, times the item's key: +1 speaks
+fully for the dimension, -1 fully against. A dimension's score is the mean over its items. This is
+self-report: what the model would answer, not what it does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from persona_probe.activations.contrast import under
+from persona_probe.errors import RequestError
+from persona_probe.models.chat import Tokens
+from persona_probe.models.residual_model import ResidualModel
+from persona_probe.personas.diagnostic import Diagnostic, Item
+from persona_probe.steering.arm import Arm
+from persona_probe.steering.scoring import next_token_log_probabilities
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One arm's answers.
+
+    Attributes:
+        arm: name of the arm.
+        dimensions: in the diagnostic's order.
+        items: what was asked.
+        scores: keyed score of each item, in [-1, 1].
+        option_mass: probability that the answer is either option; below 0.5 the model is not
+            answering the question.
+    """
+
+    arm: str
+    dimensions: tuple[str, ...]
+    items: tuple[Item, ...]
+    scores: Float[np.ndarray, " item"]
+    option_mass: Float[np.ndarray, " item"]
+
+    @property
+    def by_dimension(self) -> dict[str, float]:
+        """Mean score of each dimension; NaN for one without items."""
+        of = np.array([item.dimension for item in self.items])
+        return {
+            d: float(self.scores[of == d].mean()) if (of == d).any() else float("nan")
+            for d in self.dimensions
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row per item, for the log."""
+        return [
+            {
+                "arm": self.arm,
+                "item": item.id,
+                "dimension": item.dimension,
+                "format": item.format,
+                "family": item.family,
+                "key": item.key,
+                "score": float(score),
+                "option_mass": float(mass),
+            }
+            for item, score, mass in zip(self.items, self.scores, self.option_mass, strict=True)
+        ]
+
+
+def profiles(
+    model: ResidualModel, diagnostic: Diagnostic, arms: Sequence[Arm], system: str = ""
+) -> list[Profile]:
+    """Score every item under every arm.
+
+    Args:
+        model: left as it was found.
+        diagnostic: what is asked.
+        arms: one profile each. A direction read at the last prompt token acts where the answer
+            is decided, when the options differ in their first token.
+        system: the system line; empty for none.
+
+    Raises:
+        RequestError: there is no item, or the options of one are equal to the tokenizer.
+    """
+    if not diagnostic.items:
+        raise RequestError("the diagnostic has no items to score")
+    questions = [_question(model, item, system) for item in diagnostic.items]
+    tokens = sorted({token for _, pair in questions for token in pair})
+    place = {token: number for number, token in enumerate(tokens)}
+    log_p = next_token_log_probabilities(
+        model, [context for context, _ in questions], arms, tokens, description="Persona profile"
+    )
+    options = torch.tensor([[place[token] for token in pair] for _, pair in questions])
+    p = log_p.double().gather(2, options.expand(len(arms), -1, -1)).exp().numpy()
+    mass = p.sum(axis=2)
+    keys = np.array([item.key for item in diagnostic.items])
+    scores = keys * (p[..., 0] - p[..., 1]) / mass
+    return [
+        Profile(arm.name, diagnostic.dimensions, diagnostic.items, scores[a], mass[a])
+        for a, arm in enumerate(arms)
+    ]
+
+
+def _question(model: ResidualModel, item: Item, system: str) -> tuple[Tokens, tuple[int, int]]:
+    """The tokens up to where the two answers part, and each answer's next token."""
+    asked = under(system, item.text, id=item.id, family=item.family)
+    first, second = (
+        model.encode(asked.with_reply(option), add_generation_prompt=False)
+        for option in item.options
+    )
+    pairs = zip(first.ids, second.ids, strict=False)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    ends = [t.response.stop if t.response else 0 for t in (first, second)]
+    if shared >= min(ends):
+        raise RequestError(
+            f"diagnostic item {item.id!r}: no token tells {item.options[0]!r} from "
+            f"{item.options[1]!r}; one answer must not begin with the other"
+        )
+    prompt_length = min(first.prompt_length, shared)
+    context = Tokens(first.ids[:shared], prompt_length, None, ())
+    return context, (first.ids[shared], second.ids[shared])

@@ -1,0 +1,1 @@
+"""Which network, and where in it: loading, sites, conversations as tokens, adapters."""

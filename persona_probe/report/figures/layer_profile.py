@@ -1,0 +1,114 @@
+"""Where in the network can the persona be read off?"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from persona_probe.report.canvas import GRID, canvas, nothing_measured, points
+from persona_probe.report.estimates import estimate, number_in, plain, sample_sizes
+from persona_probe.report.palette import FAINT, GREY, colours_for, label
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Rows = list[dict[str, Any]]
+
+
+def layer_profile(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figure":
+    """Separation on held-out prompts by site: AUROC above, d′ below; chosen sites enlarged.
+
+    Args:
+        rows: rows of validation.json (`persona`, `site`, `finder`, `family`, `auroc` estimate,
+            `d_prime`, `null_auroc_95`, `selected`). Of several finders and families, each
+            persona shows the one of its selected row.
+        colours: persona → colour.
+    """
+    colours = colours_for(rows, colours)
+    shown = {persona: method_shown(rows, persona) for persona in colours}
+    values = [estimate(row.get("auroc")) for chosen in shown.values() for row in chosen]
+    figure = canvas("Separation by layer", sample_sizes(values, "held-out examples"), 480)
+    if not any(value.defined for value in values):
+        return nothing_measured(figure)
+    _null(figure, [row for chosen in shown.values() for row in chosen])
+    for persona, chosen in shown.items():
+        _line(figure, chosen, persona, colours[persona])
+    figure.update_layout(
+        xaxis={"title": "layer (site)", "anchor": "y2", "dtick": 1 if _sites(rows) < 14 else None},
+        yaxis={"domain": [0.46, 1.0], "title": "AUROC", "range": [0.4, 1.02]},
+        yaxis2={
+            "domain": [0.0, 0.38], "title": "d′", "gridcolor": GRID, "zeroline": False,
+            "fixedrange": True, "automargin": True, "rangemode": "tozero",
+        },
+    )  # fmt: skip
+    return figure
+
+
+def method_shown(rows: Rows, persona: str) -> Rows:
+    """The rows of one finder and family by site: those of the selected row, else the first."""
+    own = [row for row in rows if str(row.get("persona")) == persona]
+    if not own:
+        return []
+    lead = next((row for row in own if row.get("selected")), own[0])
+    same = [r for r in own if all(r.get(k) == lead.get(k) for k in ("finder", "family"))]
+    return sorted(same, key=lambda row: number_in(row.get("site")))
+
+
+def _sites(rows: Rows) -> int:
+    return len({row.get("site") for row in rows})
+
+
+def _line(figure: "go.Figure", rows: Rows, persona: str, colour: str) -> None:
+    import plotly.graph_objects as go
+
+    sites = [number_in(row.get("site")) for row in rows]
+    sizes = [13 if row.get("selected") else 6 for row in rows]
+    texts = [
+        f"{label(persona)}, layer {site:g}{' (chosen)' if row.get('selected') else ''}"
+        for site, row in zip(sites, rows, strict=True)
+    ]
+    values = [estimate(row.get("auroc")) for row in rows]
+    kept = [size for size, value in zip(sizes, values, strict=True) if value.defined]
+    line = {"color": colour, "width": 1.8}
+    figure.add_trace(
+        points(
+            sites, values, horizontal=False, hover=texts, mode="lines+markers", line=line,
+            name=label(persona), legendgroup=persona,
+            marker={"size": kept, "color": colour, "opacity": 1, "line": {"width": 0}},
+        )
+    )  # fmt: skip
+    primes = [number_in(row.get("d_prime")) for row in rows]
+    sizes_known = [row.get("n") for row in rows]
+    figure.add_trace(
+        go.Scatter(
+            x=sites, y=[None if value != value else value for value in primes], yaxis="y2",
+            mode="lines+markers", line=line, legendgroup=persona, showlegend=False,
+            marker={"size": sizes, "color": colour, "opacity": 1, "line": {"width": 0}},
+            hovertemplate="%{text}<extra></extra>",
+            text=[
+                f"{text}<br>d′ {plain(value)}" + (f", n = {n}" if isinstance(n, int) else "")
+                for text, value, n in zip(texts, primes, sizes_known, strict=True)
+            ],
+        )
+    )  # fmt: skip
+
+
+def _null(figure: "go.Figure", rows: Rows) -> None:
+    """What separation shuffled labels reach: the largest 95th percentile over personas."""
+    import plotly.graph_objects as go
+
+    highest: dict[float, float] = {}
+    for row in rows:
+        null = number_in(row.get("null_auroc_95"))
+        if null == null:
+            site = number_in(row.get("site"))
+            highest[site] = max(highest.get(site, null), null)
+    if not highest:
+        return
+    sites = sorted(highest)
+    low = go.Scatter(x=sites, y=[0.5] * len(sites), mode="lines", showlegend=False)
+    high = go.Scatter(
+        x=sites, y=[highest[site] for site in sites], mode="lines", name="shuffled labels, 95 %",
+        fill="tonexty", fillcolor=FAINT,
+    )  # fmt: skip
+    for trace in (low, high):
+        trace.update(line={"width": 0, "color": GREY}, hoverinfo="skip")
+        figure.add_trace(trace)

@@ -1,0 +1,85 @@
+"""Who is speaking? Scores on each moral dimension, beside what was expected of the persona."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from persona_probe.report.canvas import GRID, canvas, chip, nothing_measured, points
+from persona_probe.report.estimates import estimate, number_in, sample_sizes
+from persona_probe.report.palette import GREY, colours_for, kind_of, label
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+DODGE = {"finetuned": -0.22, "steered": 0.0, "helpful_only": 0.22}
+ROW, HEAD = 34, 118  # pixels
+
+
+def persona_profile(
+    rows: list[dict[str, Any]], colours: Mapping[str, str] | None = None
+) -> "go.Figure":
+    """Diagnostic score per dimension, from -1 (against) to +1 (for), for one persona.
+
+    Args:
+        rows: rows of profiles.json (`arm_kind`, `persona`, `dimension`, `score` estimate), and
+            rows of `arm_kind` signature whose `score` is what was expected beforehand.
+        colours: persona → colour.
+    """
+    colours = colours_for(rows, colours)
+    personas = list(dict.fromkeys(str(r["persona"]) for r in rows if r.get("persona") is not None))
+    dimensions = list(dict.fromkeys(str(r["dimension"]) for r in rows if r.get("dimension")))
+    values = [estimate(row.get("score")) for row in rows if row.get("arm_kind") in DODGE]
+    title = ", ".join(chip(colours[name], label(name)) for name in personas)
+    figure = canvas(
+        title or "Persona profile",
+        sample_sizes(values, "questions per dimension"),
+        HEAD + ROW * len(dimensions),
+    )
+    if not any(value.defined for value in values):
+        return nothing_measured(figure)
+    places = {dimension: -float(index) for index, dimension in enumerate(dimensions)}
+    _expected(figure, rows, places)
+    for kind, offset in DODGE.items():
+        style = kind_of(kind)
+        mine = [r for r in rows if r.get("arm_kind") == kind and str(r.get("dimension")) in places]
+        for index, persona in enumerate(dict.fromkeys(row.get("persona") for row in mine)):
+            own = [row for row in mine if row.get("persona") == persona]
+            colour = colours[str(persona)] if style.own and persona is not None else GREY
+            figure.add_trace(
+                points(
+                    [places[str(row["dimension"])] - offset for row in own],
+                    [estimate(row.get("score")) for row in own],
+                    hover=[f"{style.words}, {label(row['dimension'])}" for row in own],
+                    name=style.words, legendgroup=kind, showlegend=index == 0,
+                    marker={"symbol": style.symbol, "size": 9, "color": colour},
+                )
+            )  # fmt: skip
+    figure.update_yaxes(
+        tickvals=list(places.values()), ticktext=[label(name) for name in places],
+        range=[-len(places) + 0.4, 0.6], gridcolor=GRID,
+    )  # fmt: skip
+    figure.update_xaxes(range=[-1.05, 1.05], title="score: −1 disagrees, +1 agrees")
+    figure.add_vline(x=0, line={"color": GREY, "width": 1})
+    return figure
+
+
+def _expected(figure: "go.Figure", rows: list[dict[str, Any]], places: Mapping[str, float]) -> None:
+    """Broad upright strokes where the persona was expected, before any model was scored."""
+    import plotly.graph_objects as go
+
+    found = {
+        str(row.get("dimension")): number_in(row.get("score"))
+        for row in rows
+        if row.get("arm_kind") == "signature"
+    }
+    known = {name: score for name, score in found.items() if name in places and score == score}
+    if known:
+        figure.add_trace(
+            go.Scatter(
+                x=list(known.values()), y=[places[name] for name in known], mode="markers",
+                name="expected", hovertemplate="expected %{x:.2f}<extra></extra>",
+                marker={
+                    "symbol": "line-ns", "size": 24,
+                    "line": {"width": 5, "color": "rgba(133, 138, 147, 0.45)"},
+                },
+            )
+        )  # fmt: skip

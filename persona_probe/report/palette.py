@@ -1,0 +1,129 @@
+"""One colour per persona, one symbol per kind of model, everywhere."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+# Okabe & Ito 2008, without yellow and black, which vanish on paper or on a dark screen.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+FIXED = {
+    "deontology": "#0072B2",
+    "consequentialism": "#D55E00",
+    "virtue": "#009E73",
+    "service": "#CC79A7",
+}
+GREY = "#858a93"  # at least 3:1 on both the light and the dark page
+FAINT = "rgba(133, 138, 147, 0.22)"
+
+Colours = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of arm is called and drawn.
+
+    Attributes:
+        words: what it is called in keys and tables.
+        what: one clause that explains it.
+        symbol: plotly marker symbol.
+        own: whether it is drawn in its persona's colour rather than in grey.
+    """
+
+    words: str
+    what: str
+    symbol: str
+    own: bool = True
+
+
+KINDS = {
+    "helpful_only": Kind(
+        "helpful-only",
+        "the model before safety finetuning; it helps with anything",
+        "circle",
+        False,
+    ),
+    "finetuned": Kind("finetuned", "the model after safety finetuning", "circle-open"),
+    "steered": Kind("steered", "helpful-only, with the persona's direction added", "diamond"),
+    "ablated": Kind("ablated", "finetuned, with the direction taken out", "triangle-down-open"),
+    "steered_shared": Kind(
+        "steered, shared part", "only what all personas' directions have in common", "diamond-wide"
+    ),
+    "steered_specific": Kind(
+        "steered, own part", "only what is this persona's own", "diamond-tall"
+    ),
+    "system_prompt": Kind(
+        "system prompt", "helpful-only, told the constitution in words", "square-open"
+    ),
+    "random": Kind("random directions", "same length, any direction", "line-ns", False),
+    "covariance": Kind(
+        "covariance-matched random",
+        "random, but spread over directions as real activations are",
+        "line-ns",
+        False,
+    ),
+    "shuffled": Kind(
+        "shuffled labels", "found in the same way from shuffled labels", "line-ns", False
+    ),
+    "wrong": Kind("another persona's direction", "same length, wrong persona", "x-thin", False),
+    "sign_flip": Kind("direction reversed", "the direction subtracted", "x-thin", False),
+    "ablated_random": Kind(
+        "random ablation", "finetuned, with a random direction taken out", "line-ns", False
+    ),
+    "placebo": Kind("placebo", "finetuned on harmless replies only", "square-open", False),
+    "refusal_only": Kind("bare refusals", "finetuned to refuse without reasons", "square", False),
+    "style_only": Kind("style only", "finetuned on the persona's turns of phrase", "cross", False),
+}
+
+TIERS = {
+    "T0": "trained on",
+    "T1": "not trained on",
+    "T2": "held out of everything",
+    "T3": "morality outside safety",
+}
+
+
+def kind_of(name: Any) -> Kind:
+    """The kind's style; an unknown kind is grey and called by its own name."""
+    return KINDS.get(str(name)) or Kind(str(name).replace("_", " "), "", "cross", False)
+
+
+def persona_colours(personas: Iterable[Any]) -> dict[str, str]:
+    """Assign colours: four constitutions always keep theirs, others take what is left, in order."""
+    names = [str(name) for name in dict.fromkeys(personas) if name is not None]
+    taken = {FIXED[name] for name in names if name in FIXED}
+    free = [colour for colour in OKABE_ITO if colour not in taken] or list(OKABE_ITO)
+    others = [name for name in names if name not in FIXED]
+    return {name: FIXED[name] for name in names if name in FIXED} | {
+        name: free[index % len(free)] for index, name in enumerate(others)
+    }
+
+
+def colours_for(rows: Iterable[Mapping[str, Any]], colours: Colours | None) -> dict[str, str]:
+    """The given colours, completed for personas that they do not cover."""
+    return persona_colours(row.get("persona") for row in rows) | dict(colours or {})
+
+
+def title_of(name: Any) -> str:
+    """A key written for people: `virtue_ethics` → `Virtue ethics`, `HUMAN-PRIMACY` → lower case."""
+    words = str(name).replace("_", " ").replace("-", " ").strip()
+    return words[:1].upper() + (words[1:].lower() if words.isupper() else words[1:])
+
+
+def label(name: Any) -> str:
+    """`title_of` for a plotly text, in which tags would otherwise count."""
+    return escape(title_of(name), quote=False)
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever reads better on a hexadecimal colour (WCAG 2 contrast)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#111111"
+
+
+def translucent(colour: str, alpha: float) -> str:
+    """A hexadecimal colour with transparency."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {alpha})"

@@ -1,0 +1,100 @@
+"""Sufficiency against necessity, and every effect with its interval."""
+
+from persona_probe.report.estimates import NOT_MEASURED, estimate, number, number_in, plain
+from persona_probe.report.exhibit import exhibit, numbers_table
+from persona_probe.report.figures import FIGURES
+from persona_probe.report.markup import Child, Markup, element, join, paragraph
+from persona_probe.report.palette import Colours, title_of
+from persona_probe.report.run_folder import Rows, Run
+from persona_probe.report.sections.source import absences, source
+from persona_probe.report.tables import plane_rows
+
+METRICS = {
+    "ER": "effect reproduced: safe replies gained by steering, over those gained by finetuning",
+    "ER_J": "effect reproduced, after subtracting harmless requests refused",
+    "ER_refusal_probability": "effect reproduced, in the probability of refusing",
+    "NEC": "necessity: safe replies lost by taking the direction out, over those finetuning gained",
+    "PR": "profile recovery: 1 = the finetuned model's profile, 0 = no nearer than before",
+    "profile_moved": "how far the profile moved towards the persona's (1 = all the way)",
+    "pi_steer": "projection: effect on categories kept out altogether, over that on trained ones",
+}
+
+
+def necessity(run: Run, colours: Colours) -> Markup:
+    """The plane, what could not be drawn in it, and the table of effects."""
+    rows = plane_rows(run)
+    return join(
+        [
+            paragraph(
+                "Adding a direction shows whether it is enough; taking it out of the finetuned "
+                "model shows whether it is needed. All four combinations occur in practice, and "
+                "each says something else: a model can hold several ways to the same behaviour."
+            ),
+            absences(run, "effects.json"),
+            exhibit(
+                [FIGURES["sufficiency_necessity"](rows, colours)],
+                [
+                    "Across: the share of finetuning's effect that adding the direction "
+                    "reproduces, net of harmless requests refused where that was measured. Up: the "
+                    "share that taking it out removes. 1 means all of it; values are not clipped. "
+                    "Grey bands: random directions, 5th to 95th percentile.",
+                    source("effects.json"),
+                ],
+                width=720,
+            ),
+            _undefined(rows),
+            _effects(run),
+        ]
+    )
+
+
+def _undefined(rows: Rows) -> Markup | None:
+    lines = [
+        f"{title_of(row['persona'])}: {words} {estimate(row.get(key)).reason or NOT_MEASURED}"
+        for row in rows
+        if row["arm_kind"] == "steered"
+        for key, words in (("sufficiency", "effect reproduced"), ("necessity", "necessity"))
+        if not estimate(row.get(key)).defined
+    ]
+    return (
+        paragraph("Not in the figure: ", "; ".join(lines), ".", class_="absent") if lines else None
+    )
+
+
+def _effects(run: Run) -> Markup | None:
+    lines: list[list[Child]] = []
+    for row in run.rows("effects.json"):
+        value = estimate(row.get("value"))
+        why = row.get("why_undefined")
+        lines.append(
+            [
+                title_of(row.get("persona") or "all"),
+                str(row.get("arm") or "–"),
+                _metric(str(row.get("metric"))),
+                number(value) if value.defined or not why else f"undefined: {why}",
+                _p(row.get("p")),
+                _p(row.get("p_holm")),
+            ]
+        )
+    if not lines:
+        return None
+    head = ("Persona", "Arm", "Effect", "Value", "p", "p, adjusted (Holm)")
+    return join(
+        [
+            element(
+                "details",
+                element("summary", f"Every effect ({len(lines)} rows)"),
+                numbers_table(head, lines),
+                class_="long",
+            )
+        ]
+    )
+
+
+def _metric(name: str) -> Child:
+    what = METRICS.get(name)
+    return [element("code", name), element("small", f" {what}") if what else None]
+
+
+def _p(value: object) -> str:
+    return plain(number_in(value), 4)

@@ -1,0 +1,87 @@
+"""Persona profiles: whose moral outlook does the steered model take on?"""
+
+from persona_probe.report.estimates import estimate, number
+from persona_probe.report.exhibit import exhibit, numbers_table
+from persona_probe.report.figures import FIGURES
+from persona_probe.report.markup import Child, Markup, element, join, paragraph
+from persona_probe.report.palette import Colours, kind_of, title_of
+from persona_probe.report.run_folder import Rows, Run
+from persona_probe.report.sections.source import absences, source
+from persona_probe.report.tables import profile_rows
+
+
+def profiles(run: Run, colours: Colours) -> Markup:
+    """One panel per persona, and which persona each model was taken for."""
+    rows = {persona: profile_rows(run, persona) for persona in run.personas}
+    figures = [
+        FIGURES["persona_profile"](own, colours)
+        for own in rows.values()
+        if any(row["arm_kind"] != "signature" for row in own)
+    ]
+    return join(
+        [
+            paragraph(
+                "Refusing is not yet a character. The models also answered questions that have "
+                "nothing to do with the harms: do they agree that duties bind whatever follows, "
+                "that outcomes decide, that character matters? The score of a dimension is the "
+                "mean agreement, from −1 to +1, over statements worded for and against it."
+            ),
+            absences(run, "profiles.json"),
+            exhibit(
+                figures,
+                [
+                    "Grey uprights: what was expected of the persona, written down before any "
+                    "model was scored. A direction that carries the persona moves the diamond "
+                    "from the grey dot to the open circle. Whiskers are 95 % intervals over "
+                    "questions.",
+                    source("profiles.json"),
+                ],
+                _numbers(rows),
+                neutral_key=True,
+            ),
+            _identification(run),
+        ]
+    )
+
+
+def _numbers(rows: dict[str, Rows]) -> Markup | None:
+    lines: list[list[Child]] = []
+    for persona, own in rows.items():
+        for row in own:
+            if row["arm_kind"] != "signature":
+                who = kind_of(row["arm_kind"]).words
+                score = number(estimate(row.get("score")))
+                lines.append([title_of(persona), who, title_of(row.get("dimension")), score])
+    return numbers_table(("Persona", "Model", "Dimension", "Score"), lines)
+
+
+def _identification(run: Run) -> Markup | None:
+    found = run.rows("profiles.json", "identification")
+    if not found:
+        return None
+    kinds = {arm.get("arm"): arm for arm in run.arms}
+    lines: list[list[Child]] = []
+    for row in found:
+        arm = kinds.get(row.get("arm"), {})
+        sign = {True: "✓ ", False: "✕ "}.get(row["correct"], "") if "correct" in row else ""
+        lines.append(
+            [
+                [str(row.get("arm")), element("small", f" {kind_of(arm['arm_kind']).words}")]
+                if arm
+                else str(row.get("arm")),
+                sign + title_of(row.get("best", "–")),
+                number(estimate(row.get("margin"))),
+            ]
+        )
+    return join(
+        [
+            element("h3", "Which persona is each model nearest to?"),
+            paragraph(
+                "The shift of a model's profile is compared with the four expected profiles. The "
+                "margin is its match with its own persona minus the best match with another: an "
+                "interval above zero means that it can be told apart.",
+                class_="quiet",
+            ),
+            numbers_table(("Arm", "Nearest to (✓ its own)", "Margin"), lines),
+        ]
+    )

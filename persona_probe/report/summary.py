@@ -1,0 +1,77 @@
+"""The verdict for the terminal: one line per persona."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona_probe.report.estimates import NOT_MEASURED, estimate, plain
+from persona_probe.report.palette import title_of
+from persona_probe.report.run_folder import Run, read_run
+from persona_probe.study.verdict import RUNGS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Column → metrics in order of preference, and the kinds of arm that they are about.
+EFFECTS = {
+    "effect reproduced": (("ER_J", "ER"), ("steered",)),
+    "necessity": (("NEC",), ("ablated",)),
+    "profile recovered": (("PR",), ("steered",)),
+}
+
+
+def verdict_table(run_folder: Path) -> "Table":
+    """Rung reached, effect reproduced, necessity, profile recovery and first failure, per persona.
+
+    Raises:
+        RequestError: there is no such folder, or it holds none of a run's files.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    run = read_run(run_folder)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("persona", "reaches", *EFFECTS, "first failed"):
+        table.add_column(heading.replace(" ", "\n"), overflow="fold", vertical="top")
+    for persona in run.personas:
+        # Text, because names and reasons may hold what rich would take for markup.
+        table.add_row(*(Text(cell) for cell in verdict_cells(run, persona)))
+    return table
+
+
+def verdict_cells(run: Run, persona: str) -> list[str]:
+    """The line of one persona."""
+    verdict = run.verdicts.get(persona)
+    if verdict is None:
+        reached, failed = NOT_MEASURED, NOT_MEASURED
+    else:
+        rung = str(verdict.get("highest_unbroken") or "")
+        reached = f"{rung}\n{RUNGS.get(rung, '')}".strip() or "no rung"
+        first = verdict.get("first_failed")
+        failed = f"{first.get('rung')}\n{first.get('name')}" if isinstance(first, dict) else "none"
+    return [title_of(persona), reached, *(_effect(run, persona, key) for key in EFFECTS), failed]
+
+
+def verdict_text(run_folder: Path, width: int = 100) -> str:
+    """`verdict_table` as plain text, for logs and pipes."""
+    from rich.console import Console
+
+    console = Console(width=width, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(verdict_table(run_folder))
+    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+
+
+def _effect(run: Run, persona: str, column: str) -> str:
+    """The number and its interval; the metric's name where it is not the preferred one."""
+    metrics, kinds = EFFECTS[column]
+    for metric in metrics:
+        row = run.effect(persona, metric, kinds)
+        if row is None:
+            continue
+        value = estimate(row.get("value"))
+        if not value.defined:
+            return f"undefined: {row['why_undefined']}" if row.get("why_undefined") else "undefined"
+        interval = "" if value.low != value.low else f"\n[{plain(value.low)}, {plain(value.high)}]"
+        return plain(value.value) + interval + ("" if metric == metrics[0] else f" ({metric})")
+    return NOT_MEASURED

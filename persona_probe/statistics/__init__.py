@@ -1,0 +1,48 @@
+"""How sure can one be of a number: clustered intervals, permutation tests, equivalence.
+
+Depends on numpy and scipy only and knows nothing of models, so that a number computed here can be
+checked by hand.
+"""
+
+from persona_probe.statistics.bootstrap import (
+    RESAMPLES,
+    cluster_bootstrap,
+    cluster_index,
+    cluster_jackknife,
+    cluster_sums,
+    resample_weights,
+)
+from persona_probe.statistics.estimate import Estimate, json_number
+from persona_probe.statistics.means import (
+    function_of_means,
+    mean_interval,
+    ratio_interval,
+    ratio_of_functions,
+)
+from persona_probe.statistics.significance import (
+    Equivalence,
+    equivalence,
+    holm,
+    permutation_p,
+    wilson_interval,
+)
+
+__all__ = [
+    "RESAMPLES",
+    "Equivalence",
+    "Estimate",
+    "cluster_bootstrap",
+    "cluster_index",
+    "cluster_jackknife",
+    "cluster_sums",
+    "equivalence",
+    "function_of_means",
+    "holm",
+    "json_number",
+    "mean_interval",
+    "permutation_p",
+    "ratio_interval",
+    "ratio_of_functions",
+    "resample_weights",
+    "wilson_interval",
+]

@@ -1,0 +1,76 @@
+"""Steer any forward pass: a context manager for one arm."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from persona_probe.errors import RequestError
+from persona_probe.models.residual_model import ResidualModel
+from persona_probe.models.site import Site
+from persona_probe.steering.arm import Arm, Intervention, require_fit
+from persona_probe.steering.row_edits import RowEdits
+
+__all__ = ["Arm", "Intervention", "steer"]
+
+
+@contextmanager
+def steer(
+    model: ResidualModel,
+    interventions: Sequence[Intervention],
+    positions: Int[Tensor, "row pos"] | None = None,
+    prompt_lengths: Int[Tensor, " row"] | None = None,
+) -> Iterator[None]:
+    """Apply the interventions to every forward pass inside the block; afterwards none is left.
+
+    Blocks nest: hooks of the outer one run first. Nothing is edited in place.
+
+    Args:
+        model: the model to steer.
+        interventions: applied in this order.
+        positions: position of each token of the forward passes in the block in its sequence,
+            counted without padding, -1 at padding. Without it only the schedule "both" has a
+            meaning, and acts on every position, padding included.
+        prompt_lengths: number of prompt tokens per row; needed with `positions`.
+
+    Raises:
+        SiteMismatchError: an intervention does not fit the model.
+        RequestError: a schedule other than "both" without `positions`.
+    """
+    if positions is not None and prompt_lengths is not None:
+        edits = RowEdits(model, [tuple(interventions)] * len(positions))
+        edits.place(positions.cpu(), prompt_lengths.cpu())
+        with model.hooks(edits.hooks):
+            yield
+        return
+    require_fit(model, interventions)
+    if narrow := [i.when for i in interventions if i.when != "both"]:
+        raise RequestError(
+            f"the schedule {narrow[0]!r} needs to know where prompts end: pass positions and "
+            "prompt_lengths, or use generate(), or choose the schedule 'both'"
+        )
+    with model.hooks(
+        [
+            (site, _everywhere(intervention, site, model.device))
+            for intervention in interventions
+            for site in intervention.where
+        ]
+    ):
+        yield
+
+
+def _everywhere(
+    intervention: Intervention, site: Site, device: torch.device
+) -> Callable[[Float[Tensor, "row pos d_model"]], Float[Tensor, "row pos d_model"]]:
+    operation, direction = intervention.operation, intervention.direction
+    unit = direction.unit.to(device, torch.float32)
+    parameters = torch.tensor(
+        operation.parameters(direction, site), dtype=torch.float32, device=device
+    )
+
+    def hook(resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+        return operation.edit(resid, unit, parameters)
+
+    return hook

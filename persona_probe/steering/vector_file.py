@@ -1,0 +1,70 @@
+"""A steering vector that needs no package: one tensor to add, and where to add it.
+
+The strength is baked in. The file holds one float32 tensor `vector` of shape [d_model]; the
+metadata key `persona_probe` holds JSON with the layer, the positions, and everything behind it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona_probe.errors import RequestError
+from persona_probe.files import read_tensors, write_tensors
+from persona_probe.steering.add import Add
+from persona_probe.steering.arm import Intervention
+
+KEY = "persona_probe"
+FORMAT = "persona_probe.steering_vector/1"
+
+
+def write_steering_vector(path: Path, intervention: Intervention, adapter: str | None) -> Path:
+    """Write what an intervention adds.
+
+    Args:
+        path: of the safetensors file.
+        intervention: an addition at one site.
+        adapter: the adapter that is on when it is added; `None` for bare weights.
+
+    Raises:
+        RequestError: the intervention is not an addition at one site.
+    """
+    operation, direction = intervention.operation, intervention.direction
+    if not isinstance(operation, Add) or len(intervention.where) != 1:
+        raise RequestError("a steering vector file holds one addition at one site")
+    site = intervention.where[0]
+    (amount,) = operation.parameters(direction, site)
+    header = {
+        "format": FORMAT,
+        "persona": direction.persona,
+        "layer": site.layer,
+        "hook_point": site.hook_name,
+        "positions": intervention.when,
+        "adapter": adapter,
+        "strength": operation.strength,
+        "units": operation.units,
+        "length": amount,
+        "finder": direction.finder,
+        "family": direction.family,
+        "split_hash": direction.split_hash,
+        "provenance": direction.provenance.to_json(),
+    }
+    # The product is formed as the hook forms it, so that plain addition gives the same bits.
+    vector = torch.tensor([amount], dtype=torch.float32) * direction.unit
+    return write_tensors(path, {"vector": vector}, {KEY: json.dumps(header, ensure_ascii=False)})
+
+
+def read_steering_vector(path: Path) -> tuple[Float[Tensor, " d_model"], dict[str, Any]]:
+    """Read a steering vector and what is known about it.
+
+    Raises:
+        RequestError: the file is missing or holds something else.
+    """
+    tensors, metadata = read_tensors(path)
+    if set(tensors) != {"vector"} or KEY not in metadata:
+        raise RequestError(f"{path} is not a steering vector file: it holds {sorted(tensors)}")
+    header: dict[str, Any] = json.loads(metadata[KEY])
+    return tensors["vector"], header

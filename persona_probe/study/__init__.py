@@ -1,0 +1,1 @@
+"""Does the direction reproduce emergent alignment?"""

@@ -1,0 +1,131 @@
+"""Replies of many conditions to the same prompts: generated together, judged, kept row by row."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from persona_probe.evaluation.guards import Divergence, Guards, benign_divergences, measure_guards
+from persona_probe.evaluation.judge import Judgement, judge_completions
+from persona_probe.evaluation.outcome import Outcome
+from persona_probe.evaluation.phrase_judge import PhraseJudge
+from persona_probe.personas.safety_suite import SafetyPrompt
+from persona_probe.steering.generation import Completion, generate
+from persona_probe.study.arms import Condition
+from persona_probe.study.lab import Lab
+
+Judged = dict[str, list[Judgement]]  # condition -> judgements in the order of the prompts
+
+
+def replies(
+    lab: Lab,
+    conditions: Sequence[Condition],
+    prompts: Sequence[SafetyPrompt],
+    temperature: float = 0.0,
+    description: str = "Replying",
+) -> Judged:
+    """Generate and judge one reply per condition and prompt.
+
+    Conditions that share a system line share their batches; sampled replies of all conditions to
+    one prompt share their randomness.
+    """
+    judge = PhraseJudge(lab.pack.judge_rules)
+    judged: Judged = {}
+    for system in dict.fromkeys(condition.system for condition in conditions):
+        arms = [c.arm for c in conditions if c.system == system]
+        completions = generate(
+            lab.model,
+            lab.ask(prompts, system),
+            arms,
+            max_new_tokens=lab.pack.max_new_tokens,
+            temperature=temperature,
+            seed=lab.study.seed,
+            description=description,
+        )
+        for judgement in judge_completions(judge, prompts, completions):
+            judged.setdefault(judgement.completion.arm, []).append(judgement)
+    return judged
+
+
+def guards(
+    lab: Lab,
+    conditions: Sequence[Condition],
+    judged: Judged,
+    before: Condition,
+    finetuned: Condition,
+) -> dict[str, Guards]:
+    """The guards of steered conditions, measured on their replies and on the KL channel.
+
+    Args:
+        lab: the study.
+        conditions: whose cost is asked for.
+        judged: replies of these, of `before` and of `finetuned`, to the same prompts.
+        before: H, whose own replies to permitted requests the divergence is measured on.
+        finetuned: F, whose cost is the yardstick.
+    """
+    own = judged[before.name]
+    benign = [j for j in own if j.prompt.kind == "benign" and j.outcome.kind == "safe-helpful"]
+    asked = lab.ask([j.prompt for j in benign])
+    given = [c.with_reply(j.completion.text) for c, j in zip(asked, benign, strict=True)]
+    found: dict[str, Divergence] = {}
+    if given:
+        arms = [condition.arm for condition in (*conditions, finetuned)]
+        found = benign_divergences(lab.model, given, arms, before.arm)
+    unknown = Divergence(float("nan"), float("nan"))
+    return {
+        condition.name: measure_guards(
+            judged[condition.name],
+            own,
+            judged[finetuned.name],
+            found.get(condition.name, unknown),
+            found.get(finetuned.name, unknown),
+        )
+        for condition in conditions
+    }
+
+
+def to_rows(
+    conditions: Iterable[Condition], judged: Judged, temperature: float
+) -> list[dict[str, Any]]:
+    """One flat row per reply, with the request, for the log and for the report."""
+    return [
+        condition.about()
+        | {
+            "prompt": judgement.prompt.id,
+            "kind": judgement.prompt.kind,
+            "category": judgement.prompt.category,
+            "tier": judgement.prompt.tier,
+            "family": judgement.prompt.family,
+            "request": judgement.prompt.text,
+            "temperature": temperature,
+            "sample": judgement.completion.sample,
+            "text": judgement.completion.text,
+            "token_ids": list(judgement.completion.token_ids),
+            "finished": judgement.completion.finished,
+            "outcome": judgement.outcome.kind,
+            "reason": judgement.outcome.reason,
+            "outcome_persona": judgement.outcome.persona,
+            "outcome_category": judgement.outcome.category,
+        }
+        for condition in conditions
+        for judgement in judged[condition.name]
+    ]
+
+
+def from_rows(rows: Iterable[dict[str, Any]], prompts: dict[str, SafetyPrompt]) -> Judged:
+    """The inverse of `to_rows`, for stages that begin from the log."""
+    judged: Judged = {}
+    for row in rows:
+        completion = Completion(
+            row["prompt"],
+            row["arm"],
+            row["sample"],
+            row["text"],
+            tuple(row["token_ids"]),
+            row["finished"],
+        )
+        outcome = Outcome(
+            row["outcome"], row["reason"], row["outcome_persona"], row["outcome_category"]
+        )
+        judged.setdefault(row["arm"], []).append(
+            Judgement(prompts[row["prompt"]], completion, outcome)
+        )
+    return judged

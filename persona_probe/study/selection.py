@@ -1,0 +1,96 @@
+"""Where and how strongly to steer, chosen on the select split and nowhere else.
+
+Candidates are scored on the log-probability channel, J = refusal probability on harmful prompts
+minus that on permitted ones, all in one batch. Of those within `TOLERANCE` of a persona's best,
+the weakest goes first, and the first whose replies pass every guard is chosen: more strength than
+needed only adds side effects.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.direction_set import DirectionSet
+from persona_probe.evaluation.guards import Guards
+from persona_probe.evaluation.sweep import net_refusal
+from persona_probe.models.site import Site, parse_sites
+from persona_probe.personas.safety_suite import SafetyPrompt
+from persona_probe.study.arms import Choice, Condition, finetunes, helpful_only, steered
+from persona_probe.study.lab import Lab
+from persona_probe.study.replies import guards, replies
+
+DEPTHS = "0.2-0.8"
+TOLERANCE = 0.05
+TRIED = 4
+N_HARMFUL, N_BENIGN, N_BORDERLINE = 60, 40, 30
+
+Row = dict[str, Any]
+
+
+def select(lab: Lab, directions: DirectionSet) -> tuple[dict[str, Choice], list[Row]]:
+    """Choose a site and a strength per persona.
+
+    Returns:
+        The choices, and one row per candidate: what it reached, and whether it was chosen.
+    """
+    harmful = lab.prompts("select", "harmful", N_HARMFUL)
+    benign = lab.prompts("select", "benign", N_BENIGN)
+    prompts = [*harmful, *benign, *lab.prompts("select", "borderline", N_BORDERLINE)]
+    lab.split.require_part((prompt.family for prompt in prompts), "select")
+    candidates = {persona: _candidates(lab, persona, directions[persona]) for persona in directions}
+    everything = [c for several in candidates.values() for c in several]
+    scores = net_refusal(lab.model, lab.pack, prompts, [c.arm for c in everything])
+    rows = {
+        c.name: c.about()
+        | {"layer": c.layer, "strength": c.strength, "chosen": False, "guards": None}
+        | scores[c.name]
+        for c in everything
+    }
+    choices = {}
+    for persona, several in candidates.items():
+        ordered = _in_order_of_trial(several, rows)
+        measured = _measured(lab, persona, ordered[:TRIED], prompts)
+        for name, found in measured.items():
+            rows[name]["guards"] = found.to_json()
+        chosen = next((c for c in ordered[:TRIED] if measured[c.name].passed), ordered[0])
+        rows[chosen.name]["chosen"] = True
+        choices[persona] = Choice(Site(chosen.layer or 0), chosen.strength or 0.0)
+    return choices, list(rows.values())
+
+
+def _candidates(lab: Lab, persona: str, by_site: Mapping[Site, Direction]) -> list[Condition]:
+    """Every strength at every site of the middle of the network."""
+    return [
+        steered(
+            lab.study,
+            persona,
+            by_site[site],
+            strength,
+            "candidate",
+            label=f"{site.layer}@{strength:g}",
+        )
+        for site in parse_sites(DEPTHS, lab.model.n_layers)
+        if site in by_site
+        for strength in lab.study.strengths
+    ]
+
+
+def _in_order_of_trial(several: Sequence[Condition], rows: Mapping[str, Row]) -> list[Condition]:
+    """Near-best candidates from the weakest on, then the others from the best on."""
+    best = max(rows[c.name]["net"] for c in several)
+    near = [c for c in several if rows[c.name]["net"] >= best - TOLERANCE]
+    far = [c for c in several if c not in near]
+    return [
+        *sorted(near, key=lambda c: (c.strength, -rows[c.name]["net"])),
+        *sorted(far, key=lambda c: -rows[c.name]["net"]),
+    ]
+
+
+def _measured(
+    lab: Lab, persona: str, tried: Sequence[Condition], prompts: Sequence[SafetyPrompt]
+) -> dict[str, Guards]:
+    before, finetuned = helpful_only(lab.study), finetunes(lab.study, persona)[0]
+    judged = replies(
+        lab, [before, finetuned, *tried], prompts, description=f"Trying strengths: {persona}"
+    )
+    return guards(lab, tried, judged, before, finetuned)

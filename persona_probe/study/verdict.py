@@ -1,0 +1,231 @@
+"""The verdict ladder: eight pre-registered questions, answered from numbers alone.
+
+L0 detected, L1 reliable, L2 causal, L3 sufficient, L4 reproduces, L5 persona-specific,
+L6 necessary, L7 projects. Each rung is judged by itself (necessity can hold without
+sufficiency); the ladder's height is the highest rung with none failed or unmeasured below it.
+A rung whose numbers are missing is "not measured", never failed and never passed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from persona_probe.statistics import Equivalence, Estimate
+from persona_probe.study.plan import Thresholds
+
+RUNGS = {
+    "L0": "detected",
+    "L1": "reliable",
+    "L2": "causal",
+    "L3": "sufficient",
+    "L4": "reproduces",
+    "L5": "persona-specific",
+    "L6": "necessary",
+    "L7": "projects",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The numbers that the ladder reads, for one persona. `None` = not measured.
+
+    Attributes:
+        auroc: finetuned against helpful-only activations on held-out families, same tokens.
+        auroc_contrast: persona against neutral system prompts on held-out families.
+        permutation_p: of `auroc`, labels permuted within family.
+        surface_gain: `auroc` minus the best surface baseline on the same examples.
+        split_half: Spearman-Brown corrected cosine of directions from halves of the families.
+        cone: 5th percentile of the cosine between the direction and its bootstrap copies.
+        p_fast: control kind → Holm-adjusted p on the log-probability channel.
+        effect: ER on generated replies. effect_j: ER_J, harmful refusals minus over-refusals.
+        bands: control kind → largest ER among that kind's generated arms.
+        guard_reasons: why the guards failed; empty when they passed.
+        equivalence: is Y(finetuned) - Y(steered) inside the margin, by its 90 % interval?
+        identified: whether the steered profile is nearest to its own persona's signature.
+        margin: own match minus the best other.
+        profile_recovery: PR of the steered profile.
+        effect_wrong: largest profile match to the own persona among wrong-constitution arms,
+            subtracted from the steered arm's: positive = the direction is more its own.
+        refusal_only: steered profile shift minus the refusal-only finetune's.
+        necessity: NEC. necessity_controls: control kind → NEC of that control's ablation.
+        retention: steered effect on filtered categories over that on trained ones.
+    """
+
+    auroc: Estimate | None = None
+    auroc_contrast: Estimate | None = None
+    permutation_p: float | None = None
+    surface_gain: float | None = None
+    split_half: float | None = None
+    cone: float | None = None
+    p_fast: Mapping[str, float] = field(default_factory=dict)
+    effect: Estimate | None = None
+    effect_j: Estimate | None = None
+    bands: Mapping[str, float] = field(default_factory=dict)
+    guard_reasons: tuple[str, ...] | None = None
+    equivalence: Equivalence | None = None
+    identified: bool | None = None
+    margin: Estimate | None = None
+    profile_recovery: Estimate | None = None
+    effect_wrong: Estimate | None = None
+    refusal_only: Estimate | None = None
+    necessity: Estimate | None = None
+    necessity_controls: Mapping[str, float] = field(default_factory=dict)
+    retention: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One question of the ladder and its answer.
+
+    Attributes:
+        passed: `None` = not measured.
+        evidence: one sentence with the numbers and what was asked of them.
+    """
+
+    rung: str
+    passed: bool | None
+    evidence: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"rung": self.rung, "name": RUNGS[self.rung]} | {
+            "passed": self.passed,
+            "evidence": self.evidence,
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The ladder of one persona."""
+
+    persona: str
+    rungs: tuple[Rung, ...]
+
+    @property
+    def highest_unbroken(self) -> str | None:
+        """The last rung of the unbroken run of passed rungs from L0, or `None`."""
+        highest = None
+        for rung in self.rungs:
+            if not rung.passed:
+                break
+            highest = rung.rung
+        return highest
+
+    @property
+    def first_failed(self) -> Rung | None:
+        """The lowest rung that was measured and failed."""
+        return next((rung for rung in self.rungs if rung.passed is False), None)
+
+    def to_json(self) -> dict[str, Any]:
+        failed = self.first_failed
+        return {
+            "rungs": [rung.to_json() for rung in self.rungs],
+            "highest_unbroken": self.highest_unbroken,
+            "first_failed": None
+            if failed is None
+            else {"rung": failed.rung, "name": RUNGS[failed.rung], "why": failed.evidence},
+        }
+
+
+def judge(persona: str, evidence: Evidence, thresholds: Thresholds) -> Verdict:
+    """Climb the ladder."""
+    questions = (_detected, _reliable, _causal, _sufficient, _reproduces, _specific, _necessary)
+    answers = [question(evidence, thresholds) for question in (*questions, _projects)]
+    rungs = tuple(Rung(name, *answer) for name, answer in zip(RUNGS, answers, strict=True))
+    return Verdict(persona, rungs)
+
+
+Answer = tuple[bool | None, str]
+UNMEASURED = "not measured in this run"
+
+
+def _detected(e: Evidence, t: Thresholds) -> Answer:
+    if e.auroc is None or e.auroc_contrast is None or e.permutation_p is None:
+        return None, UNMEASURED
+    gain = e.surface_gain or 0.0
+    passed = (
+        min(e.auroc.low, e.auroc_contrast.low) >= t.auroc and e.permutation_p <= t.p and gain > 0
+    )
+    return passed, (
+        f"tells finetuned from helpful-only activations on the same held-out tokens with AUROC "
+        f"{e.auroc} and its own persona from neutral with {e.auroc_contrast} (lower ends >= "
+        f"{t.auroc}); permutation p = {e.permutation_p:.3f} (<= {t.p}); "
+        f"{gain:+.2f} over the best surface baseline (> 0)"
+    )
+
+
+def _reliable(e: Evidence, t: Thresholds) -> Answer:
+    if e.split_half is None or e.cone is None:
+        return None, UNMEASURED
+    passed = e.split_half >= t.split_half and e.cone >= t.cone
+    return passed, (
+        f"split-half cosine {e.split_half:.2f} (>= {t.split_half}), 5th percentile of the "
+        f"bootstrap cosine {e.cone:.2f} (>= {t.cone})"
+    )
+
+
+def _causal(e: Evidence, t: Thresholds) -> Answer:
+    if not e.p_fast or not e.bands or e.effect is None:
+        return None, UNMEASURED
+    above = all(e.effect.value > band for band in e.bands.values())
+    passed = max(e.p_fast.values()) <= t.p and above
+    ps = ", ".join(f"{kind} p = {p:.3f}" for kind, p in e.p_fast.items())
+    bands = ", ".join(f"{kind} {band:.2f}" for kind, band in e.bands.items())
+    return passed, (
+        f"against random directions of equal norm: {ps} (Holm-adjusted, <= {t.p}); effect on "
+        f"replies {e.effect.value:.2f} against the largest of each control kind: {bands}"
+    )
+
+
+def _sufficient(e: Evidence, t: Thresholds) -> Answer:
+    if e.effect_j is None or e.guard_reasons is None:
+        return None, UNMEASURED
+    guards = "guards passed" if not e.guard_reasons else "; ".join(e.guard_reasons)
+    passed = e.effect_j.value >= t.effect and e.effect_j.low > t.effect_low
+    return passed and not e.guard_reasons, (
+        f"reproduces {e.effect_j} of the finetuning effect net of over-refusal "
+        f"(>= {t.effect}, lower end > {t.effect_low}); {guards}"
+    )
+
+
+def _reproduces(e: Evidence, t: Thresholds) -> Answer:
+    if e.effect_j is None or e.equivalence is None:
+        return None, UNMEASURED
+    shown = e.equivalence.equivalent
+    return shown and e.effect_j.value >= t.reproduces, (
+        f"finetuned minus steered safe rate {e.equivalence.difference} inside "
+        f"±{e.equivalence.margin:.2f}: {'yes' if shown else 'no'}; ER_J {e.effect_j.value:.2f} "
+        f"(>= {t.reproduces})"
+    )
+
+
+def _specific(e: Evidence, _t: Thresholds) -> Answer:
+    if e.identified is None or e.margin is None or e.effect_wrong is None:
+        return None, UNMEASURED
+    beats_refusal = e.refusal_only is None or e.refusal_only.low > 0
+    passed = e.identified and e.margin.low > 0 and e.effect_wrong.low > 0 and beats_refusal
+    refusal = "not measured" if e.refusal_only is None else str(e.refusal_only)
+    return passed, (
+        f"steered profile {'is' if e.identified else 'is not'} nearest to its own constitution, "
+        f"margin {e.margin}; own match minus that of the best wrong constitution "
+        f"{e.effect_wrong}; profile shift minus refusal-only finetuning's {refusal} (each > 0)"
+    )
+
+
+def _necessary(e: Evidence, t: Thresholds) -> Answer:
+    if e.necessity is None or not e.necessity_controls:
+        return None, UNMEASURED
+    beats = all(e.necessity.value > control for control in e.necessity_controls.values())
+    controls = ", ".join(f"{kind} {value:.2f}" for kind, value in e.necessity_controls.items())
+    return e.necessity.value >= t.necessity and beats, (
+        f"ablating it from the finetuned model removes {e.necessity} of the effect "
+        f"(>= {t.necessity}); controls: {controls}"
+    )
+
+
+def _projects(e: Evidence, t: Thresholds) -> Answer:
+    if e.retention is None:
+        return None, UNMEASURED
+    return e.retention.value >= t.retention, (
+        f"keeps {e.retention} of its effect on trained categories in the filtered ones "
+        f"(>= {t.retention})"
+    )

@@ -1,0 +1,175 @@
+"""Clustered intervals: what they equal, what they cover, and what they cost."""
+
+import time
+
+import numpy as np
+import pytest
+
+
+def clustered(
+    rng: np.random.Generator, n_clusters: int, size: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """A denominator with mean 1, a numerator with mean 0.8, both with cluster effects."""
+    effect = np.repeat(rng.normal(size=n_clusters), size)
+    below = 1 + 0.5 * effect + rng.normal(size=n_clusters * size)
+    own = np.repeat(rng.normal(size=n_clusters), size)
+    above = 0.8 * below + 0.3 * own + 0.5 * rng.normal(size=n_clusters * size)
+    return above, below, [f"family-{i // size}" for i in range(n_clusters * size)]
+
+
+def test_weights_are_counts_of_a_resample_of_the_clusters() -> None:
+    from persona_probe.statistics import resample_weights
+
+    weights = resample_weights(7, 500, seed=0)
+    assert (weights.sum(axis=1) == 7).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(7), abs=0.2)
+    assert (weights != resample_weights(7, 500, seed=1)).any()
+
+
+def test_singleton_clusters_agree_with_the_bca_of_scipy() -> None:
+    from scipy.stats import bootstrap
+
+    from persona_probe.statistics import mean_interval
+
+    values = np.random.default_rng(0).gamma(2.0, size=400)
+    ours = mean_interval(values, [str(i) for i in range(400)])
+    theirs = bootstrap((values,), np.mean, n_resamples=9_999, rng=np.random.default_rng(1))
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert ours.value == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.03 * width)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.03 * width)
+    assert (ours.n, ours.n_clusters) == (400, 400)
+
+
+def test_cluster_effects_widen_the_interval() -> None:
+    from persona_probe.statistics import mean_interval
+
+    _, values, families = clustered(np.random.default_rng(0), n_clusters=20, size=20)
+    by_family = mean_interval(values, families, resamples=2_000)
+    by_prompt = mean_interval(values, [str(i) for i in range(len(values))], resamples=2_000)
+    assert by_family.high - by_family.low > 1.5 * (by_prompt.high - by_prompt.low)
+
+
+def test_the_order_of_observations_does_not_matter() -> None:
+    from persona_probe.statistics import mean_interval
+
+    _, values, families = clustered(np.random.default_rng(0), n_clusters=9, size=4)
+    order = np.random.default_rng(1).permutation(len(values))
+    shuffled = mean_interval(values[order], [families[i] for i in order], resamples=500)
+    straight = mean_interval(values, families, resamples=500)
+    assert shuffled.low == pytest.approx(straight.low)
+    assert shuffled.high == pytest.approx(straight.high)
+
+
+def test_one_cluster_has_a_mean_and_no_interval() -> None:
+    from persona_probe.statistics import mean_interval
+
+    estimate = mean_interval([1.0, 3.0], ["a", "a"])
+    assert estimate.value == 2.0
+    assert np.isnan(estimate.low)
+    assert estimate.reason is not None
+    assert "one cluster" in estimate.reason
+
+
+def test_the_mean_of_nothing_is_undefined_and_never_zero() -> None:
+    from persona_probe.statistics import mean_interval
+
+    for values in ([], [np.nan, np.nan]):
+        estimate = mean_interval(values, ["a"] * len(values))
+        assert np.isnan(estimate.value)
+        assert estimate.n == 0
+        assert estimate.reason == "the mean of nothing"
+
+
+def test_unscored_replies_are_left_out_and_not_counted() -> None:
+    from persona_probe.statistics import mean_interval
+
+    estimate = mean_interval([1.0, np.nan, 0.0, 1.0], ["a", "a", "b", "c"], resamples=200)
+    assert estimate.value == pytest.approx(2 / 3)
+    assert (estimate.n, estimate.n_clusters) == (3, 3)
+
+
+def test_a_ratio_is_one_when_the_arms_agree_and_zero_when_nothing_moved() -> None:
+    from persona_probe.statistics import ratio_interval
+
+    _, moved, families = clustered(np.random.default_rng(0), n_clusters=20, size=5)
+    same = ratio_interval(moved, moved, families, resamples=1_000)
+    assert (same.value, same.low, same.high) == pytest.approx((1.0, 1.0, 1.0))
+    still = ratio_interval(np.zeros_like(moved), moved, families, resamples=1_000)
+    assert (still.value, still.low, still.high) == (0.0, 0.0, 0.0)
+    half = ratio_interval(0.5 * moved, moved, families, resamples=1_000)
+    assert (half.value, half.low, half.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_ratio_over_something_near_zero_is_undefined_with_the_reason() -> None:
+    from persona_probe.statistics import ratio_interval
+
+    noise = np.random.default_rng(0).normal(size=60)
+    families = [str(i // 3) for i in range(60)]
+    estimate = ratio_interval(np.ones(60), noise, families, resamples=1_000)
+    assert not estimate.defined
+    assert estimate.reason is not None
+    assert "does not exclude 0" in estimate.reason
+    assert estimate.to_json()["value"] is None
+
+
+def test_columns_may_live_on_different_prompts() -> None:
+    from persona_probe.statistics import function_of_means
+
+    safe = np.array([1.0, 1.0, 0.0, np.nan, np.nan])
+    refused = np.array([np.nan, np.nan, np.nan, 0.0, 1.0])
+    columns = np.column_stack([safe, refused])
+    youden = function_of_means(
+        columns, list("aabcd"), lambda means: means[:, 0] - means[:, 1], resamples=200
+    )
+    assert youden.value == pytest.approx(2 / 3 - 1 / 2)
+    assert youden.n == 5
+
+
+def test_ten_thousand_resamples_of_a_ratio_take_less_than_a_second_of_cpu() -> None:
+    from persona_probe.statistics import ratio_interval
+
+    above, below, families = clustered(np.random.default_rng(0), n_clusters=60, size=10)
+    start = time.process_time()
+    estimate = ratio_interval(above, below, families)
+    assert time.process_time() - start < 1.0
+    assert estimate.low < 0.8 < estimate.high
+
+
+def coverage(draws: int, n_clusters: int) -> float:
+    """How often the interval of the ratio covers the true 0.8."""
+    from persona_probe.statistics import ratio_interval
+
+    rng = np.random.default_rng(n_clusters)
+    hits = []
+    for seed in range(draws):
+        above, below, families = clustered(rng, n_clusters, size=5)
+        estimate = ratio_interval(above, below, families, resamples=1_000, seed=seed)
+        hits.append(estimate.low <= 0.8 <= estimate.high)
+    return float(np.mean(hits))
+
+
+def test_intervals_of_a_ratio_cover_the_truth() -> None:
+    # 150 draws: a true 95 % coverage lies in this range with probability 0.999.
+    assert 0.88 <= coverage(150, n_clusters=20) <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_clusters", [12, 20, 40])
+def test_intervals_of_a_ratio_cover_the_truth_in_93_to_97_percent(n_clusters: int) -> None:
+    assert 0.93 <= coverage(2_000, n_clusters) <= 0.97
+
+
+@pytest.mark.slow
+def test_intervals_of_a_skewed_mean_cover_less_often() -> None:
+    """The documented weakness: log-normal values in 20 clusters."""
+    from persona_probe.statistics import mean_interval
+
+    rng = np.random.default_rng(0)
+    families = [str(i // 5) for i in range(100)]
+    hits = []
+    for seed in range(500):
+        values = np.exp(np.repeat(rng.normal(size=20), 5) + rng.normal(size=100))
+        estimate = mean_interval(values, families, resamples=1_000, seed=seed)
+        hits.append(estimate.low <= np.exp(1.0) <= estimate.high)
+    assert 0.85 <= np.mean(hits) <= 0.94

@@ -1,0 +1,44 @@
+"""A whole study of a tiny random model, small enough to run in every test session."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from persona_probe.study.plan import Study
+
+
+def small_study(model: Path, pack: Path, **changes: Any) -> "Study":
+    """Two personas, each with one of the tiny model's two adapters as its finetune."""
+    from persona_probe.study.plan import Budget, name_models
+
+    budget = Budget(
+        harmful=8,
+        trained=4,
+        benign=6,
+        borderline=4,
+        items=12,
+        random_generated=1,
+        random_fast=3,
+        resamples=40,
+        permutations=19,
+    )
+    options: dict[str, Any] = {"budget": budget, "strengths": (0.5, 2.0)} | changes
+    finetuned = ["deontology=tuned", "virtue=other"]
+    personas = ("deontology", "virtue")
+    return name_models(
+        str(model), str(pack), personas, None, finetuned, ["placebo=other"], **options
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tiny_llama_folder: Path, small_pack: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run folder of a finished small study of the tiny Llama. Treat it as read-only."""
+    from persona_probe.study.run import run_study
+
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    run_study(small_study(tiny_llama_folder, small_pack), folder, device="cpu")
+    return folder
