@@ -34,6 +34,9 @@ def bars(
     folder: Annotated[
         Path | None, typer.Argument(help="An organism's folder; the embedded one if not given.")
     ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write bars.json and bars.md into the folder.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure an organism against everything it has to reach; exit code 1 if a bar is not met.
@@ -43,9 +46,14 @@ def bars(
     from persona_probe.organism import CHECKPOINT
     from persona_probe.organism.bars import measure
 
-    rows = measure(folder or CHECKPOINT)
-    cells = [[row.quantity, row.value, row.bar, "met" if row.met else "NOT MET"] for row in rows]
-    value = {"rows": [row.to_json() for row in rows], "met": all(row.met for row in rows)}
-    result(value, as_json, table(["quantity", "measured", "bar", ""], cells))
-    if not value["met"]:
+    rows = measure(folder or CHECKPOINT, write=write)
+    cells = [
+        [row.quantity, str(row), str(row.n), row.bar, "met" if row.met else "NOT MET"]
+        for row in rows
+    ]
+    missed = sum(not row.met for row in rows)
+    value = {"rows": [row.to_json() for row in rows], "met": not missed}
+    text = table(["quantity", "measured [95 %]", "n", "bar", ""], cells)
+    result(value, as_json, f"{text}\n{len(rows) - missed} of {len(rows)} bars met")
+    if missed:
         raise typer.Exit(1)

@@ -31,6 +31,8 @@ class ResidualSpace(Protocol):
     def d_model(self) -> int: ...
     @property
     def model_hash(self) -> str: ...
+    @property
+    def chat_template_hash(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +145,11 @@ class Direction:
         """What is left when its component in the span of the others is taken away."""
         for other in others:
             self.require_same_space(other)
-        basis, _ = torch.linalg.qr(torch.stack([o.unit.double() for o in others], dim=1))
+        # Others that depend on each other span fewer dimensions than there are of them.
+        axes, sizes, _ = torch.linalg.svd(
+            torch.stack([other.unit.double() for other in others], dim=1), full_matrices=False
+        )
+        basis = axes[:, sizes > 1e-6 * sizes[0]]
         raw = self.unit.double() * self.gap
         rest = raw - basis @ (basis.T @ raw)
         if float(rest.norm()) < 1e-6 * self.gap:
@@ -151,7 +157,12 @@ class Direction:
         return self.with_raw(rest, **joint_history((self, *others)))
 
     def check_fits(self, model: ResidualSpace, allow_other_model: bool = False) -> None:
-        """Raise `SiteMismatchError` unless the direction was read in this very model."""
+        """Raise `SiteMismatchError` unless the direction was read in this very model.
+
+        Args:
+            model: any loaded model; its adapters do not count.
+            allow_other_model: accept another model of the same shape, or another chat template.
+        """
         if len(self.unit) != model.d_model:
             raise SiteMismatchError(
                 f"{self.name} has {len(self.unit)} dimensions, the model's residual stream has "
@@ -159,12 +170,17 @@ class Direction:
             )
         if not 0 <= self.site.layer < model.n_layers:
             raise SiteMismatchError(f"{self.name}: the model has layers 0 to {model.n_layers - 1}")
-        found_in = self.provenance.model_hash
-        if not allow_other_model and found_in not in (None, model.model_hash):
-            raise SiteMismatchError(
-                f"{self.name} was found in a model with hash {found_in}, this one has "
-                f"{model.model_hash}; find it again, or pass allow_other_model=True"
-            )
+        if allow_other_model:
+            return
+        for what, found_in, here in (
+            ("in a model", self.provenance.model_hash, model.model_hash),
+            ("under a chat template", self.provenance.chat_template_hash, model.chat_template_hash),
+        ):
+            if found_in not in (None, here):
+                raise SiteMismatchError(
+                    f"{self.name} was found {what} with hash {found_in}, this one has {here}; "
+                    "find it again, or pass allow_other_model=True"
+                )
 
     def check_held_out(self, families: Iterable[str]) -> None:
         """Raise `SplitLeakError` when it was found or selected on one of these families."""

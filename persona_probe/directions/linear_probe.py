@@ -24,11 +24,15 @@ class LinearProbe(Finder):
     Attributes:
         c: inverse strength of the L2 penalty, as in scikit-learn.
         max_iter: limit of the solver's iterations.
+        tolerance: largest entry of the gradient at which the solver stops; scikit-learn's own
+            default of 1e-4 leaves the direction up to 1e-3 (in 1 - cosine) from the optimum at c of
+            100.
     """
 
     name: ClassVar[str] = "linear_probe"
     c: float = 1.0
     max_iter: int = 1_000
+    tolerance: float = 1e-5
 
     def fit(
         self,
@@ -41,7 +45,7 @@ class LinearProbe(Finder):
 
         features, counts = x.double().numpy(), None if weights is None else weights.numpy()
         scaler = StandardScaler().fit(features, sample_weight=counts)
-        probe = LogisticRegression(C=self.c, max_iter=self.max_iter)
+        probe = LogisticRegression(C=self.c, max_iter=self.max_iter, tol=self.tolerance)
         probe.fit(scaler.transform(features), y.numpy(), sample_weight=counts)
         return torch.from_numpy(probe.coef_[0] / scaler.scale_)
 
@@ -53,7 +57,9 @@ class LinearProbe(Finder):
     ) -> Float[Tensor, "draw site d_model"]:
         if len(labels) == 1:
             return super().fit_many(x, labels, weights)
-        many, converged = logistic_weights(x.double(), labels, weights, self.c, self.max_iter)
+        many, converged = logistic_weights(
+            x.double(), labels, weights, self.c, self.max_iter, self.tolerance
+        )
         for draw, site in torch.nonzero(~converged).tolist():
             kept = weights[draw] > 0
             many[draw, site] = self.fit(x[site, kept], labels[draw, kept], weights[draw, kept])

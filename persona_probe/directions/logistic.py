@@ -48,7 +48,7 @@ def logistic_weights(
     weights: Float[Tensor, "draw example"],
     c: float,
     max_iter: int,
-    tolerance: float = 1e-5,
+    tolerance: float,
 ) -> tuple[Float[Tensor, "draw site d_model"], Bool[Tensor, "draw site"]]:
     """Logistic regression weights in units of `x`, and which fits have converged.
 
@@ -95,9 +95,11 @@ def _times_inverse_hessian(
     gradient: Theta, history: list[tuple[Theta, Theta, Float[Tensor, "site draw 1"]]]
 ) -> Theta:
     """The two-loop recursion of L-BFGS, for all fits together."""
+    q: Tensor = gradient
     if not history:
-        return gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1.0)
-    q, alphas = gradient, []
+        length: Tensor = q.norm(dim=-1, keepdim=True)
+        return q / length.clamp_min(1.0)
+    alphas: list[Tensor] = []
     for moved, bent, inverse in reversed(history):
         alphas.append(inverse * (moved * q).sum(dim=-1, keepdim=True))
         q = q - alphas[-1] * bent

@@ -84,8 +84,10 @@ def refusal_probability(
         system: the system line; empty for none.
 
     Raises:
-        RequestError: no first token tells refusals from compliance.
+        RequestError: there is no prompt, or no first token tells refusals from compliance.
     """
+    if not prompts:
+        raise RequestError("no prompts to score; check which families and categories are chosen")
     conversations = [_ask(prompt, system) for prompt in prompts]
     openers = (rules.refusal_openers, rules.compliance_openers)
     refusing, complying = (

@@ -78,8 +78,8 @@ def signature_match(
 
     match = _estimate(pearson, [after, before], resamples, seed)
     shift = _shift(after, before)
-    rng = np.random.default_rng(seed)
-    null = [_correlation(shift, rng.permutation(expected))[0] for _ in range(permutations)]
+    orders = np.tile(expected, (permutations, 1))
+    null = _correlation(np.random.default_rng(seed).permuted(orders, axis=1), shift)
     return SignatureMatch(
         pearson=match,
         spearman=_estimate(spearman, [after, before], resamples, seed),
@@ -108,8 +108,12 @@ def moved(
     """
     if isinstance(target, Profile):
         return _estimate(_projection, [after, before, target], resamples, seed)
-    goal = _vector(target, after.dimensions)[None]
-    return _estimate(lambda new, old: _projection(new, old, goal), [after, before], resamples, seed)
+    goal = _vector(target, after.dimensions)
+
+    def towards_table(new: Table, old: Table) -> Values:
+        return _projection(new, old, np.broadcast_to(goal, new.shape))
+
+    return _estimate(towards_table, [after, before], resamples, seed)
 
 
 def shift_cosine(
@@ -259,9 +263,9 @@ def _projection(new: Table, old: Table, goal: Table) -> Float[np.ndarray, " draw
     return _ratio(((new - old) * step).sum(axis=1), (step**2).sum(axis=1))
 
 
-def _shift(after: Profile, before: Profile) -> Float[np.ndarray, "1 dimension"]:
+def _shift(after: Profile, before: Profile) -> Float[np.ndarray, " dimension"]:
     new, old = after.by_dimension, before.by_dimension
-    return np.array([[new[d] - old[d] for d in after.dimensions]])
+    return np.array([new[d] - old[d] for d in after.dimensions])
 
 
 def _vector(signature: Signature, dimensions: Sequence[str]) -> Float[np.ndarray, " dimension"]:

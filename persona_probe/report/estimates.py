@@ -82,7 +82,8 @@ def _interval(value: Estimate, digits: int) -> str:
 def _sample(value: Estimate) -> str:
     if not value.n:
         return ""
-    return f"n = {value.n}" + (f" in {value.n_clusters} families" if value.n_clusters else "")
+    grouped = 0 < value.n_clusters < value.n
+    return f"n = {value.n}" + (f" in {value.n_clusters} families" if grouped else "")
 
 
 def _count(value: Any) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from persona_probe.report.markup import Child, Markup, element, table
+from persona_probe.report.markup import Child, Markup, element, join, table
 from persona_probe.report.palette import GREY
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ SHAPES = {
     "diamond": '<path d="M7 1.5 12.5 7 7 12.5 1.5 7Z" fill="currentColor"/>',
     "diamond-open": '<path d="M7 2 12 7 7 12 2 7Z" class="open"/>',
     "triangle-down-open": '<path d="M2 3h10L7 12Z" class="open"/>',
+    "square": '<path d="M3 3h8v8H3Z" fill="currentColor"/>',
+    "triangle-up": '<path d="M2.5 11h9L7 3Z" fill="currentColor"/>',
     "x-thin": '<path d="M3 3l8 8M11 3l-8 8" class="open"/>',
     "triangle-down": '<path d="M3 4h8L7 11Z" fill="currentColor"/>',
     "line-ns": '<path d="M7 1v12" stroke="currentColor" stroke-width="3.5"/>',
@@ -28,6 +30,7 @@ def exhibit(
     numbers: Markup | None = None,
     neutral_key: bool = False,
     width: int | None = None,
+    notice: Markup | None = None,
 ) -> Markup:
     """Figures side by side as far as the page is wide, then words, then a table that unfolds.
 
@@ -35,19 +38,20 @@ def exhibit(
         figures: drawn with their own legends switched off; one key serves them all.
         reading: how to read the figure, for the caption.
         numbers: what is drawn, as a table.
+        notice: which of the files behind it are missing; shown in its place or above it.
         width: of a single figure at most, in pixels.
         neutral_key: whether the key shows symbols without colour, because panels differ in it.
     """
     drawn = [figure for figure in figures if figure.data]
     if not drawn:
-        return element("p", "Not measured in this run.", class_="absent")
+        return notice or element("p", "Not measured in this run.", class_="absent")
     key = _key(drawn, neutral_key)
     fold = None
     if numbers is not None:
         fold = element(
             "details", element("summary", "The numbers behind it"), numbers, class_="long"
         )
-    return element(
+    drawing = element(
         "figure",
         key,
         element(
@@ -59,6 +63,7 @@ def exhibit(
         element("figcaption", reading),
         fold,
     )
+    return join([notice, drawing])
 
 
 def numbers_table(head: Iterable[Child], rows: Iterable[Iterable[Child]]) -> Markup | None:

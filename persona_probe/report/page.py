@@ -5,6 +5,7 @@ import gzip
 import hashlib
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from persona_probe.files import write_text
 from persona_probe.report.markup import Markup, element, paragraph
@@ -66,10 +67,13 @@ def render(run: Run) -> str:
 
 def _top(run: Run) -> Markup:
     summary = run.verdict.get("summary")
-    flags = run.verdict.get("flags")
-    noted = [str(flag) for flag in flags] if isinstance(flags, list) else []
+    several = _sentences(summary) if isinstance(summary, list) else []
+    noted = _sentences(run.verdict.get("flags"))
     answer = [
-        paragraph(str(summary), class_="lede") if summary else None,
+        paragraph(summary, class_="lede") if isinstance(summary, str) else None,
+        element("ul", [element("li", sentence) for sentence in several], class_="summary")
+        if several
+        else None,
         paragraph(element("b", "Read with care: "), "; ".join(noted), ".", class_="note")
         if noted
         else None,
@@ -81,6 +85,12 @@ def _top(run: Run) -> Markup:
         element("div", element("div", answer), _asked(run), class_="opening"),
         class_="top",
     )
+
+
+def _sentences(value: Any) -> list[str]:
+    """Texts that a file holds as one string or as a list of them."""
+    found = value if isinstance(value, list) else [value]
+    return [text for text in found if isinstance(text, str) and text]
 
 
 def _asked(run: Run) -> Markup:

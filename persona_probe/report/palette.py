@@ -17,6 +17,7 @@ GREY = "#858a93"  # at least 3:1 on both the light and the dark page
 FAINT = "rgba(133, 138, 147, 0.22)"
 
 Colours = Mapping[str, str]
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ KINDS = {
     "finetuned": Kind("finetuned", "the model after safety finetuning", "circle-open"),
     "steered": Kind("steered", "helpful-only, with the persona's direction added", "diamond"),
     "ablated": Kind("ablated", "finetuned, with the direction taken out", "triangle-down-open"),
+    "broad": Kind("broadly finetuned", "finetuned on all kinds of harm", "circle-open-dot"),
     "steered_shared": Kind(
         "steered, shared part", "only what all personas' directions have in common", "diamond-wide"
     ),
@@ -70,8 +72,14 @@ KINDS = {
     "ablated_random": Kind(
         "random ablation", "finetuned, with a random direction taken out", "line-ns", False
     ),
+    "ablated_wrong": Kind(
+        "wrong ablation", "finetuned, with another persona's direction taken out", "x-thin", False
+    ),
     "placebo": Kind("placebo", "finetuned on harmless replies only", "square-open", False),
     "refusal_only": Kind("bare refusals", "finetuned to refuse without reasons", "square", False),
+    "shuffled_constitutions": Kind(
+        "shuffled constitutions", "finetuned on samples mixed across personas", "square", False
+    ),
     "style_only": Kind("style only", "finetuned on the persona's turns of phrase", "cross", False),
 }
 
@@ -102,6 +110,11 @@ def persona_colours(personas: Iterable[Any]) -> dict[str, str]:
 def colours_for(rows: Iterable[Mapping[str, Any]], colours: Colours | None) -> dict[str, str]:
     """The given colours, completed for personas that they do not cover."""
     return persona_colours(row.get("persona") for row in rows) | dict(colours or {})
+
+
+def persona_symbols(colours: Colours) -> dict[str, str]:
+    """A symbol per persona beside its colour, for figures that show several in one frame."""
+    return {name: SYMBOLS[index % len(SYMBOLS)] for index, name in enumerate(colours)}
 
 
 def title_of(name: Any) -> str:

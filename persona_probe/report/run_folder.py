@@ -6,6 +6,7 @@ is an empty table here, and `Run.absent` says what is missing and why.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Run:
     @property
     def personas(self) -> tuple[str, ...]:
         """Personas in the plan's order; those of the results when the plan is missing."""
-        planned = self.study.get("personas")
+        planned = self.study.get("personas") or self.study.get("finetuned")
         names: Iterable[Any] = planned if isinstance(planned, list | dict) else self.verdicts
         found = tuple(str(name) for name in names)
         return found or tuple(dict.fromkeys(str(r["persona"]) for r in self.arms if r["persona"]))
@@ -72,17 +73,30 @@ class Run:
         """The whole verdict, with its summary and flags."""
         return mapping(self.documents.get("verdict.json"))
 
-    @property
+    @cached_property
     def arms(self) -> Rows:
         """One row per arm; `arm_kind` and `persona` are always there."""
-        return [{"arm_kind": "unknown", "persona": None, **row} for row in self.rows("arms.json")]
+        rows: Rows = []
+        for row in self.rows("arms.json"):
+            arm = {"arm_kind": "unknown", "persona": None, **row}
+            # Both a control finetuning and a control direction are called "shuffled".
+            if arm["arm_kind"] == "shuffled" and arm["persona"] is None:
+                arm["arm_kind"] = "shuffled_constitutions"
+            rows.append(arm)
+        return rows
 
-    @property
+    @cached_property
     def tiers(self) -> dict[str, str]:
         """Category → tier, as the replies have it, for harmful requests."""
         replies = self.rows("replies.jsonl")
         harmful = [row for row in replies if row.get("kind") == "harmful"]
         return {str(r.get("category")): str(r.get("tier")) for r in harmful if r.get("tier")}
+
+    @cached_property
+    def chosen(self) -> dict[str, Row]:
+        """Persona → the `layer` and `strength` that steer."""
+        found = mapping(mapping(self.documents.get("selection.json")).get("chosen"))
+        return {str(name): value for name, value in found.items() if isinstance(value, dict)}
 
     def rows(self, name: str, key: str = "rows") -> Rows:
         """A file's rows; none when the file is missing."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from persona_probe.report.estimates import number_in
+from persona_probe.report.estimates import estimate, number_in
 from persona_probe.report.run_folder import Row, Rows, Run, mapping
 
 MODELS = ("helpful_only", "finetuned", "steered", "ablated")
@@ -37,25 +37,35 @@ def category_rows(run: Run, persona: str) -> Rows:
 
 def dose_rows(run: Run, persona: str) -> Rows:
     """Rows of dose.json for one persona, with the two levels and the guards."""
-    rows = [row for row in run.rows("dose.json") if row.get("persona") in (persona, None)]
+    rows = [
+        row | {"refusal_probability": _with_n(row.get("refusal_probability"), row.get("n"))}
+        for row in run.rows("dose.json")
+        if row.get("persona") in (persona, None)
+    ]
     levels = [
         _named(arm) | {"refusal_probability": arm.get("refusal_probability")}
         for kind in ("helpful_only", "finetuned")
         for arm in run.arms_of(kind, persona)[:1]
     ]
-    return [*rows, *levels, *_guard_rows(run, persona)]
+    return [*rows, *levels, *guard_rows(run, persona)]
 
 
-def _guard_rows(run: Run, persona: str) -> Rows:
-    """The sweep on the select split, at the site that was chosen (or the only one)."""
-    sweep = [row for row in run.rows("selection.json") if row.get("persona") == persona]
-    chosen = next((row for row in sweep if row.get("chosen")), None)
-    if chosen is None:
-        sites = {row.get("site") for row in sweep}
-        return [{**row, "arm_kind": "guard"} for row in sweep] if len(sites) == 1 else []
-    same = ("site", "schedule")
-    kept = [row for row in sweep if all(row.get(key) == chosen.get(key) for key in same)]
-    return [{**row, "arm_kind": "guard"} for row in kept]
+def guard_rows(run: Run, persona: str) -> Rows:
+    """The sweep on the select split, at the layer that was chosen.
+
+    `in_guard` is None for strengths whose side effects were not measured.
+    """
+    layer = run.chosen.get(persona, {}).get("layer")
+    return [
+        {
+            "arm_kind": "guard",
+            "strength": row.get("strength"),
+            "chosen": row.get("chosen") is True,
+            "in_guard": mapping(row.get("guards")).get("passed"),
+        }
+        for row in run.rows("selection.json")
+        if row.get("persona") == persona and row.get("layer") == layer
+    ]
 
 
 def profile_rows(run: Run, persona: str) -> Rows:
@@ -74,32 +84,46 @@ def profile_rows(run: Run, persona: str) -> Rows:
     return rows + expected
 
 
+def layer_rows(run: Run) -> dict[str, Rows]:
+    """Rows of validation.json by what was told apart, the layers that steer marked."""
+    found: dict[str, Rows] = {}
+    for row in run.rows("validation.json"):
+        chosen = run.chosen.get(str(row.get("persona")), {}).get("layer", "unknown")
+        marked = row | {"selected": row.get("site") == chosen}
+        found.setdefault(str(row.get("family")), []).append(marked)
+    return found
+
+
 def shift_rows(run: Run, persona: str) -> Rows:
-    """Rows of comparison.json for one persona, the site that is steered marked."""
-    chosen = {
-        row.get("site")
-        for row in run.rows("selection.json")
-        if row.get("persona") == persona and row.get("chosen")
-    } or {
-        row.get("site")
-        for row in run.rows("validation.json")
-        if row.get("persona") == persona and row.get("selected")
-    }
+    """Rows of comparison.json for one persona, the layer that steers marked."""
+    chosen = run.chosen.get(persona, {}).get("layer", "unknown")
     return [
-        {**row, "selected": row.get("site") in chosen}
+        row
+        | {
+            "selected": row.get("site") == chosen,
+            "cosine": _with_n(row.get("cosine"), estimate(row.get("shift")).n),
+        }
         for row in run.rows("comparison.json")
         if row.get("persona") == persona
     ]
 
 
+def usual_layer(run: Run) -> str | None:
+    """The layer at which most personas are steered; the first that was compared without one."""
+    layers = [str(choice.get("layer")) for choice in run.chosen.values()]
+    compared = mapping(mapping(run.documents.get("comparison.json")).get("cosines"))
+    known = [layer for layer in layers if layer in compared] or list(compared)
+    return max(known, key=known.count) if known else None
+
+
 def cosine_rows(run: Run) -> Rows:
-    """Cells of the matrix of cosines between personas."""
-    found = mapping(mapping(run.documents.get("comparison.json")).get("persona_cosines"))
-    names, matrix = found.get("personas"), found.get("matrix")
+    """Cells of the matrix of cosines between personas, at the usual layer."""
+    content, layer = mapping(run.documents.get("comparison.json")), usual_layer(run)
+    names, matrix = content.get("personas"), mapping(content.get("cosines")).get(str(layer))
     if not isinstance(names, list) or not isinstance(matrix, list):
         return []
     return [
-        {"a": a, "b": b, "cosine": cell, "site": found.get("site")}
+        {"a": a, "b": b, "cosine": cell, "site": layer}
         for a, line in zip(names, matrix, strict=False)
         if isinstance(line, list)
         for b, cell in zip(names, line, strict=False)
@@ -133,6 +157,13 @@ def by_strength(rows: Rows) -> list[tuple[float, Rows]]:
     strengths = {number_in(row.get("strength")) for row in rows}
     kept = sorted(strength for strength in strengths if strength == strength)
     return [(s, [row for row in rows if row.get("strength") == s]) for s in kept]
+
+
+def _with_n(value: Any, n: Any) -> Any:
+    """A bare number as an estimate that says its n; anything else unchanged."""
+    if isinstance(value, dict) or number_in(n) != number_in(n):
+        return value
+    return {"value": value, "n": n}
 
 
 def _named(arm: Row) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from persona_probe.models.residual_model import ResidualModel
 from persona_probe.progress import progress
 from persona_probe.provenance import content_hash
 from persona_probe.steering.arm import Arm, Intervention, alike, require_distinct
-from persona_probe.steering.prefill import prefill
+from persona_probe.steering.prefill import prefill, require_room
 from persona_probe.steering.row_edits import RowEdits
 
 __all__ = ["Arm", "Completion", "generate"]
@@ -102,7 +102,14 @@ def generate(
         )
     if n_samples > 1 and temperature == 0:
         raise RequestError("several samples at temperature 0 are all alike; raise the temperature")
+    for conversation in conversations:
+        if conversation.reply is not None:
+            raise RequestError(
+                f"conversation {conversation.id!r} ends with a reply already; remove it, or score "
+                "it with reply_log_probabilities()"
+            )
     prompts = [tuple(model.encode(c, add_generation_prompt=True).ids) for c in conversations]
+    require_room(model, [len(p) for p in prompts], [c.id for c in conversations], max_new_tokens)
     streams = [_identity(conversation) for conversation in conversations]
     replies: dict[tuple[int, int, int], tuple[list[int], bool]] = {}
     total = len(arms) * len(conversations) * n_samples

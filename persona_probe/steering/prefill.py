@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from persona_probe.errors import RequestError
 from persona_probe.models.padding import PaddedBatch
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.steering.row_edits import RowEdits
@@ -55,6 +56,20 @@ def prefill(
         tail.to(model.device), mask, positions.to(model.device), cache
     )
     return logits, cache, mask
+
+
+def require_room(
+    model: ResidualModel, lengths: Sequence[int], names: Sequence[str | None], room: int = 0
+) -> None:
+    """Raise `RequestError` for a prompt that is empty, or leaves less than `room` tokens."""
+    for name, length in zip(names, lengths, strict=True):
+        if length == 0:
+            raise RequestError(f"conversation {name!r} is empty; give it at least one token")
+        if model.context_length is not None and length + room > model.context_length:
+            raise RequestError(
+                f"conversation {name!r} has {length} tokens and asks for {room} more; "
+                f"{model.ref.label} reads {model.context_length} at most"
+            )
 
 
 def token_positions(batch: PaddedBatch) -> Int[Tensor, "row pos"]:

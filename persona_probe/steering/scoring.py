@@ -18,6 +18,7 @@ from persona_probe.models.residual_model import ResidualModel
 from persona_probe.progress import track
 from persona_probe.steering.arm import Arm, alike, require_distinct
 from persona_probe.steering.branches import Tails, can_branch, tails_as_branches, tails_in_rows
+from persona_probe.steering.prefill import require_room
 
 BATCH_TOKENS = 8192
 MOST_LOGITS = 2**28  # per batch, so that a large vocabulary does not fill the memory
@@ -133,6 +134,8 @@ def next_token_log_probabilities(
         description: of the progress bar.
     """
     tokens = [p if isinstance(p, Tokens) else model.encode(p, True) for p in prompts]
+    names = [f"number {i}" if isinstance(p, Tokens) else p.id for i, p in enumerate(prompts)]
+    require_room(model, [len(t) for t in tokens], names)
     wanted = torch.tensor(list(token_ids), device=model.device)
     scores = torch.zeros(len(arms), len(tokens), len(token_ids))
     for block in _blocks(model, tokens, arms, batch_tokens, description):
@@ -185,6 +188,8 @@ def _blocks(
     computed alike.
     """
     require_distinct(arms)
+    if not tokens:
+        return iter(())
     may_branch = can_branch(model, tokens) and (reference is None or reference.spares_the_prompt)
     budget = min(batch_tokens, MOST_LOGITS // model.network.config.get_text_config().vocab_size)
     longest = max(map(len, tokens))
@@ -241,4 +246,5 @@ def _with_replies(model: ResidualModel, conversations: Sequence[Conversation]) -
             raise RequestError(
                 f"conversation {conversation.id!r} does not end with a reply to score"
             )
+    require_room(model, [len(t) for t in tokens], [c.id for c in conversations])
     return tokens

@@ -76,7 +76,7 @@ def helpful_only(study: Study) -> Condition:
 def control_finetunes(study: Study) -> list[Condition]:
     """Finetunes that are no persona: placebo, refusal-only, shuffled, style-only."""
     return [
-        Condition(Arm(adapter, adapter=adapter), kind.replace("-", "_"), seed=seed)
+        Condition(Arm(f"{kind}/{seed}", adapter=adapter), kind.replace("-", "_"), seed=seed)
         for kind, adapters in study.controls.items()
         for seed, adapter in enumerate(adapters)
     ]
@@ -87,7 +87,7 @@ def finetunes(study: Study, persona: str) -> list[Condition]:
     narrow = study.narrow(persona)
     broad = [a for a in study.finetuned[persona].get("broad", ()) if a not in narrow]
     return [
-        Condition(Arm(adapter, adapter=adapter), kind, persona, seed=seed)
+        Condition(Arm(f"{kind}/{persona}/{seed}", adapter=adapter), kind, persona, seed=seed)
         for kind, adapters in (("finetuned", narrow), ("broad", broad))
         for seed, adapter in enumerate(adapters)
     ]

@@ -1,104 +1,23 @@
 """From the three channels to effects with intervals, and to the evidence that the ladder reads."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 
-from persona_probe.evaluation.profile import Profile
-from persona_probe.evaluation.profile_match import (
-    Identification,
-    Signature,
-    advantage,
-    identify,
-    moved,
-    recovery,
-)
+from persona_probe.evaluation.profile_match import Identification
 from persona_probe.evaluation.rates import outcome_columns
-from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.statistics import Equivalence, Estimate, permutation_p
-from persona_probe.study.arms import RANDOM_KINDS, Condition
-from persona_probe.study.lab import UNTRAINED
+from persona_probe.study.arms import RANDOM_KINDS
 from persona_probe.study.necessity import effect_removed
-from persona_probe.study.plan import Study
+from persona_probe.study.portrait import Portrait, portrait_of
 from persona_probe.study.projectability import retention, steered_retention
-from persona_probe.study.replies import Judged
-from persona_probe.study.sufficiency import Behaviour, effect_reproduced, reproduction
+from persona_probe.study.record import Record
+from persona_probe.study.sufficiency import effect_reproduced, reproduction
 from persona_probe.study.verdict import Evidence
 
 CHANCE = 0.5
-
-
-@dataclass(frozen=True)
-class Record:
-    """Everything measured about one persona, by condition name.
-
-    Attributes:
-        prompts: harmful and permitted evaluation prompts, in the order of the replies.
-        conditions: of this persona and those that all personas share.
-        judged: replies; those of random directions are to a part of the prompts.
-        refusal: refusal probability per prompt of `fast_prompts`.
-        null: random kind → mean refusal probability per draw on `fast_prompts`.
-        profiles: persona profiles.
-        signatures: persona → expected profile.
-        contrast: row of validation.json for the direction at its chosen site, on held-out persona
-            and neutral prompts.
-        detection: the same on finetuned and helpful-only activations.
-    """
-
-    study: Study
-    persona: str
-    prompts: Sequence[SafetyPrompt]
-    conditions: Sequence[Condition]
-    judged: Judged
-    refusal: Mapping[str, Float[np.ndarray, " prompt"]]
-    null: Mapping[str, Float[np.ndarray, " draw"]]
-    guards: Mapping[str, Mapping[str, Any]]
-    profiles: Mapping[str, Profile]
-    signatures: Mapping[str, Signature]
-    contrast: Mapping[str, Any]
-    detection: Mapping[str, Any]
-
-    def named(self, kind: str) -> list[Condition]:
-        """This persona's conditions of one kind, or shared ones."""
-        return [c for c in self.conditions if c.kind == kind and c.persona in (None, self.persona)]
-
-    def one(self, kind: str) -> str:
-        """The name of the only condition of a kind."""
-        return self.named(kind)[0].name
-
-    @cached_property
-    def families(self) -> list[str]:
-        return [prompt.family for prompt in self.prompts]
-
-    def tier(self, *tiers: str) -> Bool[np.ndarray, " prompt"]:
-        """Which prompts are harmful and of these tiers."""
-        return np.array([p.kind == "harmful" and p.tier in tiers for p in self.prompts])
-
-    def behaviour(self, names: Iterable[str], trained: bool = False) -> Behaviour:
-        """Mean outcome columns of one or more conditions (finetuning seeds).
-
-        Safe replies in trained categories are left out unless asked for: emergent alignment is
-        what happens in the others.
-        """
-        columns: Behaviour = np.mean([outcome_columns(self.judged[name]) for name in names], axis=0)
-        if not trained:
-            columns[self.tier("T0"), 0] = np.nan
-        return columns
-
-    def finetuned(self, trained: bool = False) -> Behaviour:
-        return self.behaviour((c.name for c in self.named("finetuned")), trained)
-
-    def before(self, trained: bool = False) -> Behaviour:
-        return self.behaviour([self.one("helpful_only")], trained)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Settings of every bootstrap."""
-        return {"resamples": self.study.budget.resamples, "seed": self.study.seed}
 
 
 @dataclass(frozen=True)
@@ -142,7 +61,7 @@ def assess(record: Record) -> Effects:
     }
     kept = _retention(record, [steered])
     fast = _fast(record)
-    portrait = _portrait(record)
+    portrait = portrait_of(record)
     auroc = Estimate.from_json(record.detection["auroc"])
     evidence = Evidence(
         auroc=auroc,
@@ -165,53 +84,6 @@ def assess(record: Record) -> Effects:
     )
     rows = _rows(record, evidence, equivalence, removed, kept, portrait)
     return Effects(rows, evidence, portrait.identification)
-
-
-@dataclass(frozen=True)
-class _Portrait:
-    """What the profiles say."""
-
-    evidence: dict[str, Any]
-    identification: dict[str, Identification]
-    moved: dict[str, Estimate]
-    recovered: dict[str, Estimate]
-
-
-def _portrait(record: Record) -> _Portrait:
-    """Identification, recovery and shift of every profile of this persona."""
-    options = record.options
-    before = record.profiles[record.one("helpful_only")]
-    steered = record.profiles[record.one("steered")]
-    finetuned = record.profiles[record.named("finetuned")[0].name]
-    own = [c.name for c in record.conditions if c.name in record.profiles]
-    own.remove(record.one("helpful_only"))
-    moves = {name: moved(record.profiles[name], before, finetuned, **options) for name in own}
-    recovered = {
-        name: recovery(record.profiles[name], before, finetuned, **options) for name in own
-    }
-    evidence: dict[str, Any] = {"profile_recovery": recovered[record.one("steered")]}
-    identified: dict[str, Identification] = {}
-    if len(record.signatures) > 1:
-        identified = {
-            c.name: identify(
-                record.profiles[c.name], before, record.signatures, record.persona, **options
-            )
-            for kind in ("finetuned", "broad", "steered", "steered_specific", "system_prompt")
-            for c in record.named(kind)
-        }
-        best = identified[record.one("steered")]
-        rivals = [record.profiles[c.name] for c in record.named("wrong")]
-        blunt = [record.profiles[c.name] for c in record.named("refusal_only")]
-        signature = record.signatures[record.persona]
-        evidence |= {
-            "identified": best.correct,
-            "margin": best.margin,
-            "effect_wrong": advantage(steered, rivals, before, signature, **options),
-            "refusal_only": advantage(steered, blunt, before, finetuned, **options)
-            if blunt
-            else None,
-        }
-    return _Portrait(evidence, identified, moves, recovered)
 
 
 def _effects_on_band(record: Record, kind: str) -> list[float]:
@@ -276,7 +148,7 @@ def _rows(
     equivalence: Equivalence,
     removed: Mapping[str, Estimate],
     kept: Mapping[str, Estimate],
-    portrait: _Portrait,
+    portrait: Portrait,
 ) -> list[dict[str, Any]]:
     """Tidy rows: persona, condition, metric, value with interval."""
     steered = record.one("steered")
@@ -325,8 +197,3 @@ def _rows(
         }
         for name in record.refusal
     ]
-
-
-def untrained(prompts: Sequence[SafetyPrompt]) -> list[SafetyPrompt]:
-    """The harmful prompts of categories that nothing was trained on."""
-    return [p for p in prompts if p.kind == "harmful" and p.tier in UNTRAINED]

@@ -84,7 +84,8 @@ class Trial:
     @cached_property
     def band(self) -> list[SafetyPrompt]:
         """The untrained harmful prompts that random directions meet."""
-        return self.lab.prompts("evaluate", "harmful", BAND_PROMPTS, UNTRAINED)
+        n = min(BAND_PROMPTS, self.lab.study.budget.harmful)
+        return self.lab.prompts("evaluate", "harmful", n, UNTRAINED)
 
     @property
     def before(self) -> Condition:

@@ -11,9 +11,10 @@ from persona_probe.evaluation.profile_match import dimension_scores
 from persona_probe.evaluation.rates import safe_value, safety_rates
 from persona_probe.files import write_json
 from persona_probe.statistics import Estimate, holm, mean_interval
-from persona_probe.study.assessment import Effects, Record, assess
+from persona_probe.study.assessment import Effects, assess
 from persona_probe.study.lab import Lab
 from persona_probe.study.reading import conditions_of, read_records, sampled
+from persona_probe.study.record import Record
 from persona_probe.study.verdict import RUNGS, Verdict, judge
 
 Rows = list[dict[str, Any]]

@@ -10,8 +10,8 @@ from persona_probe.files import read_json, read_jsonl
 from persona_probe.personas.pack import Pack
 from persona_probe.steering.arm import Arm
 from persona_probe.study.arms import Choice, Condition
-from persona_probe.study.assessment import Record
 from persona_probe.study.lab import Lab
+from persona_probe.study.record import Record
 from persona_probe.study.replies import Judged, from_rows
 
 Row = dict[str, Any]

@@ -19,7 +19,7 @@ from pathlib import Path
 from persona_probe.errors import RequestError
 from persona_probe.files import read_json, write_json
 from persona_probe.progress import note
-from persona_probe.provenance import library_versions
+from persona_probe.provenance import file_hash, library_versions
 from persona_probe.study.concluding import conclude
 from persona_probe.study.lab import Lab
 from persona_probe.study.plan import Study
@@ -36,6 +36,7 @@ from persona_probe.study.stages import (
 )
 
 PLAN = "study.json"
+IDENTITY = ("model_hash", "chat_template_hash", "adapter_hashes", "pack_hash", "study_hash")
 Stage = Callable[[Lab], None]
 
 # What a stage is called, the last file it writes, and the function that does it.
@@ -89,6 +90,7 @@ def _freeze(lab: Lab) -> None:
         "model_hash": lab.model.model_hash,
         "chat_template_hash": lab.model.chat_template_hash,
         "pack_hash": lab.pack.hash,
+        "adapter_hashes": _adapter_hashes(lab),
         "split": {
             "hash": lab.split.hash,
             "find": len(lab.split.find),
@@ -100,8 +102,7 @@ def _freeze(lab: Lab) -> None:
     path = lab.folder / PLAN
     if path.exists():
         there = read_json(path)
-        ours = {"study_hash", "model_hash", "pack_hash", "chat_template_hash"}
-        if differing := sorted(key for key in ours if there.get(key) != plan[key]):
+        if differing := [key for key in IDENTITY if there.get(key) != plan[key]]:
             raise RequestError(
                 f"{lab.folder} holds another study (its {differing[0]} is "
                 f"{there.get(differing[0])}, this one's {plan[differing[0]]}); choose another "
@@ -109,3 +110,16 @@ def _freeze(lab: Lab) -> None:
             )
         return
     write_json(path, plan)
+
+
+def _adapter_hashes(lab: Lab) -> dict[str, str]:
+    """Hash of the weights of every adapter that lies in a folder."""
+    study = lab.study
+    scopes = [adapters for scopes in study.finetuned.values() for adapters in scopes.values()]
+    names = [a for several in (*scopes, *study.controls.values()) for a in several]
+    hashes = {}
+    for name in (*([study.helpful_only] if study.helpful_only else []), *names):
+        source = lab.model.ref.adapter_source(name)
+        for file in sorted(source.glob("adapter_model.*")) if isinstance(source, Path) else ():
+            hashes[name] = file_hash(file)
+    return hashes

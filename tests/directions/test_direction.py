@@ -70,6 +70,7 @@ def test_orthogonalised_leaves_nothing_along_the_others(planted: Any) -> None:
     rest = one.orthogonalised(other)
     assert abs(rest.cosine(other)) < 1e-6
     assert rest.gap == pytest.approx(one.gap * math.sqrt(1 - one.cosine(other) ** 2), rel=1e-5)
+    assert one.orthogonalised(other, other, 2.0 * other).cosine(rest) == pytest.approx(1)
     with pytest.raises(DegenerateClassesError, match="span of the others"):
         one.orthogonalised(other, one + other)
 
@@ -94,18 +95,45 @@ def test_directions_at_other_sites_or_of_other_models_are_not_added(planted: Any
         one - replace(other, provenance=elsewhere)
 
 
+def space(**changes: Any) -> SimpleNamespace:
+    """The shape and hashes of the model that the planted activations claim to come from."""
+    here = {"n_layers": 3, "d_model": 32, "model_hash": "0123456789abcdef"}
+    return SimpleNamespace(**(here | {"chat_template_hash": "none"} | changes))
+
+
+def test_nothing_is_left_of_a_direction_minus_itself(planted: Any) -> None:
+    one, _ = two(planted)
+    with pytest.raises(DegenerateClassesError, match="has length 0"):
+        one - one
+
+
+def test_cosines_need_equal_widths(planted: Any) -> None:
+    one, _ = two(planted)
+    narrow = replace(one, unit=one.unit[:8] / one.unit[:8].norm())
+    with pytest.raises(SiteMismatchError, match=r"has 32 dimensions, .* has 8"):
+        one.cosine(narrow)
+
+
 def test_only_the_model_it_was_found_in_fits(planted: Any) -> None:
     direction, _ = two(planted)
-    found_in = direction.provenance.model_hash
-    direction.check_fits(SimpleNamespace(n_layers=3, d_model=32, model_hash=found_in))
+    direction.check_fits(space())
     with pytest.raises(SiteMismatchError, match=r"has 32 dimensions, the model's .* has 64"):
-        direction.check_fits(SimpleNamespace(n_layers=3, d_model=64, model_hash=found_in))
+        direction.check_fits(space(d_model=64), allow_other_model=True)
     with pytest.raises(SiteMismatchError, match="layers 0 to -1"):
-        direction.check_fits(SimpleNamespace(n_layers=0, d_model=32, model_hash=found_in))
-    other = SimpleNamespace(n_layers=3, d_model=32, model_hash="other")
-    with pytest.raises(SiteMismatchError, match="model with hash 0123456789abcdef"):
-        direction.check_fits(other)
-    direction.check_fits(other, allow_other_model=True)
+        direction.check_fits(space(n_layers=0), allow_other_model=True)
+    with pytest.raises(SiteMismatchError, match="in a model with hash 0123456789abcdef"):
+        direction.check_fits(space(model_hash="other"))
+    direction.check_fits(space(model_hash="other"), allow_other_model=True)
+
+
+def test_another_chat_template_does_not_fit(planted: Any) -> None:
+    direction, _ = two(planted)
+    direction.check_fits(space(chat_template_hash="any"))
+    read_with = direction.provenance.with_(chat_template_hash="abc")
+    templated = replace(direction, provenance=read_with)
+    templated.check_fits(space(chat_template_hash="abc"))
+    with pytest.raises(SiteMismatchError, match="under a chat template with hash abc"):
+        templated.check_fits(space(chat_template_hash="other"))
 
 
 def test_it_remembers_the_families_it_was_found_on(planted: Any) -> None:

@@ -101,11 +101,12 @@ def test_another_model_is_refused_unless_asked_for(
     from persona_probe.directions.direction_set import load_directions, save_directions
 
     save_directions(directions, tmp_path)
-    other = SimpleNamespace(n_layers=3, d_model=32, model_hash="other")
+    shape = {"n_layers": 3, "d_model": 32, "chat_template_hash": "none"}
+    other = SimpleNamespace(**shape, model_hash="other")
     with pytest.raises(SiteMismatchError, match="found in a model with hash"):
         load_directions(tmp_path, other)
     assert len(load_directions(tmp_path, other, allow_other_model=True)) == 3
-    narrow = SimpleNamespace(n_layers=3, d_model=16, model_hash="0123456789abcdef")
+    narrow = SimpleNamespace(**(shape | {"d_model": 16}), model_hash="0123456789abcdef")
     with pytest.raises(SiteMismatchError, match="16"):
         load_directions(tmp_path, narrow, allow_other_model=True)
 
@@ -201,6 +202,26 @@ def test_files_of_other_tools_and_missing_files_are_refused(tmp_path: Path) -> N
     (tmp_path / "foreign.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(RequestError, match="not a safetensors file"):
         load_directions(tmp_path)
+
+
+def test_a_header_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    from persona_probe.directions.direction_set import load_directions
+
+    path = tmp_path / "virtue.safetensors"
+    save_file({"site_0": torch.ones(4)}, path, metadata={"persona_probe": "{"})
+    with pytest.raises(RequestError, match="its header is not JSON"):
+        load_directions(path)
+
+
+def test_one_direction_is_picked_by_name_and_layer(directions: dict[str, Any]) -> None:
+    from persona_probe.directions.direction_set import direction_at
+    from persona_probe.models.site import Site
+
+    assert direction_at(directions, "virtue", 2) is directions["virtue"][Site(2)]
+    with pytest.raises(RequestError, match="there are deontology, virtue, shared"):
+        direction_at(directions, "vice", 2)
+    with pytest.raises(RequestError, match="at layer 9; there are 0, 1, 2"):
+        direction_at(directions, "virtue", 9)
 
 
 def test_a_persona_that_cannot_name_a_file_is_refused_before_anything_is_written(

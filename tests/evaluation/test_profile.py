@@ -8,6 +8,8 @@ import torch
 from persona_probe.errors import RequestError
 from persona_probe.evaluation.profile import Profile, profiles
 from persona_probe.evaluation.profile_match import (
+    advantage,
+    dimension_scores,
     identify,
     moved,
     recovery,
@@ -21,9 +23,9 @@ from persona_probe.steering.arm import Arm, Intervention
 
 DIMENSIONS = ("rule", "outcome", "character", "care", "context", "primacy")
 SIGNATURES = {
-    "deontology": dict(zip(DIMENSIONS, (1, -1, 0, 0.5, -0.5, 0), strict=True)),
-    "consequentialism": dict(zip(DIMENSIONS, (-1, 1, -0.5, 0, 0.5, 0), strict=True)),
-    "virtue": dict(zip(DIMENSIONS, (-0.5, -0.5, 1, 0, 1, -0.5), strict=True)),
+    "deontology": dict(zip(DIMENSIONS, (1.0, -1.0, 0.0, 0.5, -0.5, 0.0), strict=True)),
+    "consequentialism": dict(zip(DIMENSIONS, (-1.0, 1.0, -0.5, 0.0, 0.5, 0.0), strict=True)),
+    "virtue": dict(zip(DIMENSIONS, (-0.5, -0.5, 1.0, 0.0, 1.0, -0.5), strict=True)),
 }
 N_ITEMS = 16
 
@@ -83,7 +85,10 @@ def test_a_match_has_an_interval_and_a_permutation_p() -> None:
     assert match.spearman.value > 0.7
     # Of the 720 orders of six dimensions, few do as well; ties make some of them equal.
     assert match.p < 0.02
-    nulls = [signature_match(made(seed=s), BEFORE, SIGNATURES["virtue"]) for s in range(20)]
+    nulls = [
+        signature_match(made(seed=seed), BEFORE, SIGNATURES["virtue"], resamples=500)
+        for seed in range(20)
+    ]
     assert sum(null.p <= 0.05 for null in nulls) <= 4
     assert sum(null.pearson.low > 0 for null in nulls) <= 4
 
@@ -114,6 +119,29 @@ def test_recovery_is_one_for_the_finetune_and_zero_for_the_start() -> None:
     away = dataclasses.replace(finetuned, scores=2 * BEFORE.scores - finetuned.scores)
     assert recovery(away, BEFORE, finetuned).value == pytest.approx(-1)
     assert not recovery(finetuned, BEFORE, BEFORE).defined
+
+
+def test_an_advantage_is_over_the_best_rival() -> None:
+    own, near, far = (
+        made({d: 0.6 * v + offset.get(d, 0.0) for d, v in SIGNATURES["virtue"].items()}, seed=seed)
+        for seed, offset in [(1, {}), (2, {"rule": 1.0}), (3, {"rule": 2.0, "care": -1.0})]
+    )
+    target = SIGNATURES["virtue"]
+    over_both = advantage(own, [far, near], BEFORE, target)
+    assert over_both.value == pytest.approx(advantage(own, [near], BEFORE, target).value)
+    assert over_both.low > 0
+    assert advantage(near, [own], BEFORE, target).value == pytest.approx(-over_both.value)
+    half = dataclasses.replace(own, scores=(own.scores + BEFORE.scores) / 2)
+    assert advantage(own, [half], BEFORE, own).value == pytest.approx(0.5)
+    assert not advantage(own, [], BEFORE, target).defined
+
+
+def test_a_dimension_has_an_interval_of_its_own() -> None:
+    scores = dimension_scores(BEFORE)
+    assert list(scores) == list(DIMENSIONS)
+    for dimension, estimate in scores.items():
+        assert estimate.value == pytest.approx(BEFORE.by_dimension[dimension])
+        assert estimate.low < estimate.value < estimate.high
 
 
 def test_profiles_that_do_not_compare_are_refused() -> None:

@@ -39,7 +39,8 @@ class Page(HTMLParser):
 
     @property
     def words(self) -> str:
-        return re.sub(r"\s+", " ", self.text)
+        """The text on one line, without the marks that say where a word may break."""
+        return re.sub(r"\s+", " ", self.text.replace("\u200b", ""))
 
     def section(self, html: str, name: str) -> "Page":
         """The page that holds one section only."""

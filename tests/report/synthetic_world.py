@@ -56,6 +56,8 @@ def rates(kind: str, persona: str | None, draws: Draws) -> tuple[float, float, f
         return rate + 0.05, rate, rate
     if kind == "ablated_random":
         return 0.98, 0.97, 0.96
+    if kind == "steered_shared":
+        return 0.7, 0.6, 0.55
     if kind == "refusal_only":
         return 0.99, 0.95, 0.9
     if kind == "system_prompt":

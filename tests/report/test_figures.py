@@ -25,7 +25,7 @@ def rows(run_folder: Path) -> Callable[[str], list[dict[str, Any]]]:
         "dose_response": tables.dose_rows(run, "virtue"),
         "category_effects": tables.category_rows(run, "virtue"),
         "persona_profile": tables.profile_rows(run, "virtue"),
-        "layer_profile": run.rows("validation.json"),
+        "layer_profile": tables.layer_rows(run)["prompt_in_H"],
         "shift_cosine": tables.shift_rows(run, "virtue"),
         "persona_cosines": tables.cosine_rows(run),
         "sufficiency_necessity": tables.plane_rows(run),
@@ -57,7 +57,7 @@ def test_rows_without_numbers_count_as_not_measured(name: str, junk: dict[str, A
     assert "not measured" in [a.text for a in figure.layout.annotations]
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "persona_cosines"])
+@pytest.mark.parametrize("name", [n for n in NAMES if "cosine" not in n])
 def test_intervals_and_n_are_drawn(name: str, rows: Callable[[str], Any]) -> None:
     from persona_probe.report import FIGURES
 
@@ -83,6 +83,16 @@ def test_the_band_of_random_directions_is_drawn(name: str, rows: Callable[[str],
     without = [r for r in rows(name) if r.get("arm_kind") not in ("random", "covariance")]
     bare = FIGURES[name](without)
     assert not any("random" in str(trace.name) for trace in bare.data)
+
+
+def test_cosines_are_drawn_over_what_chance_gives(rows: Callable[[str], Any]) -> None:
+    from persona_probe.report import FIGURES
+
+    figure = FIGURES["shift_cosine"](rows("shift_cosine"))
+    band = next(trace for trace in figure.data if trace.fill == "tonexty")
+    null = [row["null_cosine"]["high"] for row in rows("shift_cosine")]
+    assert list(band.y) == pytest.approx(null)
+    assert {"placebo finetuning (floor)", "second seed (ceiling)"} <= {t.name for t in figure.data}
 
 
 def test_intervals_of_cosines_are_written_when_there_are_any() -> None:
@@ -157,12 +167,37 @@ def test_the_plane_leaves_out_what_has_no_value(rows: Callable[[str], Any]) -> N
     assert {trace.name for trace in figure.data} == {"Deontology", "Consequentialism", "Virtue"}
 
 
-def test_layer_profile_shows_the_method_that_was_selected(rows: Callable[[str], Any]) -> None:
+def test_layer_profile_shows_one_finder_and_marks_the_chosen_layer(
+    rows: Callable[[str], Any],
+) -> None:
+    from persona_probe.report import FIGURES
     from persona_probe.report.figures.layer_profile import method_shown
 
-    shown = method_shown(rows("layer_profile"), "service")
+    both = [
+        row | {"finder": finder, "selected": row["selected"] and finder == "linear_probe"}
+        for finder in ("mean_difference", "linear_probe")
+        for row in rows("layer_profile")
+    ]
+    shown = method_shown(both, "service")
     assert [row["site"] for row in shown] == list(range(8))
-    assert {row["finder"] for row in shown} == {"mean_difference"}
+    assert {row["finder"] for row in shown} == {"linear_probe"}
+    figure = FIGURES["layer_profile"](rows("layer_profile"))
+    sizes = next(trace.marker.size for trace in figure.data if trace.name == "Virtue")
+    assert max(sizes) == sizes[2] > sizes[3]
+
+
+def test_numbers_without_an_interval_still_say_their_n(run_folder: Path) -> None:
+    from persona_probe.report import FIGURES
+    from persona_probe.report.run_folder import read_run
+    from persona_probe.report.tables import dose_rows, shift_rows
+
+    run = read_run(run_folder)
+    bare = [row | {"refusal_probability": 0.4, "n": 60} for row in run.rows("dose.json")]
+    run.documents["dose.json"] = bare
+    figure = FIGURES["dose_response"](dose_rows(run, "virtue"))
+    assert "n = 60 requests" in figure.layout.title.text
+    figure = FIGURES["shift_cosine"](shift_rows(run, "virtue"))
+    assert "n = 180 prompts" in figure.layout.title.text
 
 
 def test_names_cannot_smuggle_markup_into_a_figure(rows: Callable[[str], Any]) -> None:

@@ -68,7 +68,7 @@ def test_every_figure_is_drawn_without_a_complaint_or_a_request(
     assert visit.complaints == []
     assert visit.requests == []
     boxes = visit.dom.count('class="plot js-plotly-plot"')
-    assert boxes == 4 * 4 + 4
+    assert boxes == 4 * 4 + 5
     assert visit.dom.count('type="application/json"') == 0, "every figure's data was consumed"
     assert "broken</text>" not in visit.dom
 

@@ -66,14 +66,14 @@ def test_effects_are_found_for_the_right_kind_of_arm(run_folder: Path) -> None:
     run = read_run(run_folder)
     steered = run.effect("virtue", "ER", ("steered",))
     assert steered is not None
-    assert steered["arm"] == "steered-virtue"
+    assert steered["arm"] == "steered/virtue"
     assert run.effect("service", "NEC", ("ablated",)) is None, "only its controls have one"
 
 
 def test_personas_come_from_the_plan_then_the_verdict_then_the_arms(tmp_path: Path) -> None:
     from persona_probe.report.run_folder import read_run
 
-    expected = tuple(synthetic_files()["study.json"]["personas"])
+    expected = tuple(synthetic_files()["study.json"]["finetuned"])
     for number, without in enumerate([(), ("study.json",), ("study.json", "verdict.json")]):
         folder = write_synthetic_run(tmp_path / str(number), without=without)
         assert read_run(folder).personas == expected
@@ -104,7 +104,7 @@ def test_the_terminal_table_says_what_is_undefined_and_survives_without_a_verdic
     assert verdict_text(folder).count("not measured") >= 4
     from persona_probe.files import write_json
 
-    why = {"persona": "virtue", "arm": "steered-virtue", "metric": "ER_J", "value": None}
+    why = {"persona": "virtue", "arm": "steered/virtue", "metric": "ER_J", "value": None}
     write_json(folder / "effects.json", [why | {"why_undefined": "finetuning changed nothing"}])
     cells = verdict_cells(read_run(folder), "virtue")
     assert "undefined: finetuning changed nothing" in cells

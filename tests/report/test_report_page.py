@@ -81,13 +81,13 @@ def test_names_reasons_and_summaries_are_escaped_too(tmp_path: Path) -> None:
 
     text = json.dumps(synthetic_files())
     swapped = {
-        "persona": "virtue",
-        "category": "privacy",
-        "dimension": "OVERSIGHT",
-        "reason": "matched rule 3",
         "summary": synthetic_files()["verdict.json"]["summary"],
-        "adapter": "narrow-service-1",
         "flag": "one finetuning seed was evaluated",
+        "reason": "matched rule 3",
+        "adapter": "narrow-service-1",
+        "dimension": "OVERSIGHT",
+        "category": "privacy",
+        "persona": "virtue",
     }
     for place, word in swapped.items():
         evil = f'</script><img src="{place}" onerror="alert(1)">'
@@ -98,7 +98,7 @@ def test_names_reasons_and_summaries_are_escaped_too(tmp_path: Path) -> None:
     assert seen.count("img") == 0
     assert all("onerror" not in attributes for _, attributes in seen.tags)
     for place in swapped:
-        assert f'src="{place}"' in seen.text, f"the {place} is not shown"
+        assert f'src="{place}"' in seen.text.replace("\u200b", ""), f"the {place} is not shown"
 
 
 def test_the_same_run_gives_the_same_bytes(run_folder: Path, report: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_same_run_gives_the_same_bytes(run_folder: Path, report: Path, tmp_p
 def test_it_is_written_into_the_run_folder_unless_told_otherwise(tmp_path: Path) -> None:
     from persona_probe.report import write_report
 
-    folder = write_synthetic_run(tmp_path / "run")
+    folder = write_synthetic_run(tmp_path / "run", without=("dose.json", "arms.json"))
     assert write_report(folder) == folder / "report.html"
     (tmp_path / "elsewhere").mkdir()
     assert write_report(folder, tmp_path / "elsewhere") == tmp_path / "elsewhere" / "report.html"
@@ -119,14 +119,14 @@ def test_it_is_written_into_the_run_folder_unless_told_otherwise(tmp_path: Path)
 
 @pytest.mark.parametrize("missing", SECTION_OF)
 def test_a_missing_stage_is_reported_as_not_measured(tmp_path: Path, missing: str) -> None:
-    from persona_probe.report import write_report
+    from persona_probe.report.palette import persona_colours
+    from persona_probe.report.run_folder import read_run
+    from persona_probe.report.sections import SECTIONS
 
-    folder = write_synthetic_run(tmp_path / "run", without=(missing,))
-    page = write_report(folder).read_text(encoding="utf-8")
-    section = Page(page).section(page, SECTION_OF[missing])
-    assert f"Not measured: {missing} is missing" in section.words
-    complete = Page(page)
-    assert complete.count("section") == 9
+    run = read_run(write_synthetic_run(tmp_path / "run", without=(missing,)))
+    _, section = SECTIONS[SECTION_OF[missing]]
+    html = section(run, persona_colours(run.personas))
+    assert f"Not measured: {missing} is missing" in Page(html).words
 
 
 @pytest.mark.parametrize("only", SECTION_OF)
@@ -135,8 +135,9 @@ def test_one_stage_alone_makes_a_report(tmp_path: Path, only: str) -> None:
 
     others = tuple(name for name in synthetic_files() if name != only)
     folder = write_synthetic_run(tmp_path / "run", without=others)
-    page = write_report(folder).read_text(encoding="utf-8")
-    assert Page(page).words.lower().count("not measured") >= 5
+    seen = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert seen.words.lower().count("not measured") >= 5
+    assert seen.count("section") == 9
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_the_headline_counts_personas(run_folder: Path, page: str) -> None:
     [
         ({}, "not measured in this run"),
         ({"L3": False}, "in none of the personas"),
-        ({"L2": True, "L3": False}, "changes refusals in all four personas, but in none"),
+        ({"L2": True, "L3": False}, "changes refusals in all four personas, but in none does it"),
         ({"L3": True}, "at least half of finetuning’s safety in all four personas"),
         ({"L3": True, "L4": False}, "and as much as finetuning in none"),
     ],
@@ -217,9 +218,9 @@ def test_tables_hold_the_numbers_with_interval_and_n(run_folder: Path, page: str
     from persona_probe.report.estimates import estimate, plain
 
     files = synthetic_files()
-    arms = {arm["arm"]: arm for arm in files["arms.json"]["rows"]}
+    arms = {arm["arm"]: arm for arm in files["arms.json"]}
     words = Page(page).section(page, "controls").words
-    for name in ("steered-virtue", "system-prompt-service", "placebo", "random-virtue-3"):
+    for name in ("steered/virtue", "system_prompt/service", "placebo-0", "random/virtue/3"):
         safe = estimate(arms[name]["safe"])
         shown = f"{plain(safe.value)} [{plain(safe.low)}, {plain(safe.high)}] n = {safe.n} in"
         row = words[words.index(f" {name}") :]
@@ -227,7 +228,13 @@ def test_tables_hold_the_numbers_with_interval_and_n(run_folder: Path, page: str
     for name in arms:
         assert name in words, f"{name} is missing from the table of controls"
     profile_words = Page(page).section(page, "profiles").words
-    assert profile_words.count("n = 24 in 24 families") == 4 * 3 * len(DIMENSIONS)
+    assert profile_words.count("n = 24 ") == 4 * 3 * len(DIMENSIONS)
+
+
+def test_control_finetunes_are_not_taken_for_control_directions(page: str) -> None:
+    words = Page(page).section(page, "controls").words
+    assert "shuffled labels found in the same way" in words
+    assert "shuffled constitutions finetuned on samples mixed across personas" in words
 
 
 def test_steered_failures_come_first_and_the_gravest_before_all(page: str) -> None:

@@ -136,6 +136,62 @@ def test_ten_thousand_resamples_of_a_ratio_take_less_than_a_second_of_cpu() -> N
     assert estimate.low < 0.8 < estimate.high
 
 
+def test_a_statistic_that_resampling_inflates_gets_no_interval_but_a_jackknife_one() -> None:
+    """The length of a mean vector in 50 dimensions: every resample is longer than the sample."""
+    from persona_probe.statistics import cluster_bootstrap, cluster_jackknife
+
+    vectors = np.random.default_rng(0).normal(size=(30, 50))
+
+    def length(weights: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(weights @ vectors, axis=1) / weights.sum(axis=1)
+
+    [estimate] = cluster_bootstrap(length, 30, 30, resamples=500)
+    assert np.isnan(estimate.low)
+    assert estimate.reason == "all resamples lie on one side of the value"
+    [jackknife] = cluster_jackknife(length, 30, 30)
+    assert jackknife.low < jackknife.value == estimate.value < jackknife.high
+
+
+def test_the_jackknife_of_a_mean_is_the_interval_of_students_t() -> None:
+    from scipy.stats import t
+
+    from persona_probe.statistics import cluster_jackknife
+
+    values = np.random.default_rng(0).normal(size=25)
+    [estimate] = cluster_jackknife(lambda w: (w @ values) / w.sum(axis=1), 25, 25)
+    error = values.std(ddof=1) / 5
+    expected = values.mean() + error * t.ppf([0.025, 0.975], 24)
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected))
+    [alone] = cluster_jackknife(lambda w: w[:, 0], 1, 1)
+    assert (alone.value, alone.reason) == (1.0, "one cluster: no interval")
+
+
+def test_a_value_that_most_resamples_lack_has_no_interval() -> None:
+    from persona_probe.statistics import cluster_bootstrap
+
+    def only_with_the_first(weights: np.ndarray) -> np.ndarray:
+        return np.where(weights[:, 0] > 0, 1.0, np.nan)
+
+    [estimate] = cluster_bootstrap(only_with_the_first, 5, 5, resamples=500)
+    assert estimate.value == 1.0
+    assert np.isnan(estimate.low)
+    assert estimate.reason is not None
+    assert "of the resamples" in estimate.reason
+    [nothing] = cluster_bootstrap(lambda w: np.full(len(w), np.nan), 5, 5, resamples=50)
+    assert not nothing.defined
+
+
+def test_percentiles_of_a_symmetric_statistic_agree_with_bca() -> None:
+    from persona_probe.statistics import mean_interval
+
+    values = np.random.default_rng(0).normal(size=100)
+    names = [str(i) for i in range(100)]
+    plain = mean_interval(values, names, method="percentile")
+    corrected = mean_interval(values, names)
+    assert plain.low == pytest.approx(corrected.low, abs=0.02)
+    assert plain.high == pytest.approx(corrected.high, abs=0.02)
+
+
 def coverage(draws: int, n_clusters: int) -> float:
     """How often the interval of the ratio covers the true 0.8."""
     from persona_probe.statistics import ratio_interval

@@ -14,7 +14,7 @@ from persona_probe.steering import Ablate, Add
 from persona_probe.steering.generation import Arm, generate
 from persona_probe.steering.steer import Intervention
 
-ROOM = 12
+ROOM = 8
 SCHEDULES = ["prompt", "last_prompt_token", "response", "both"]
 
 
@@ -206,3 +206,11 @@ def test_requests_that_make_no_sense(tiny_model: Any, conversations: Any) -> Non
     ]:
         with pytest.raises(RequestError, match=words):
             generate(tiny_model, conversations, arms, ROOM, **options)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Any, conversations: Any) -> None:
+    with pytest.raises(RequestError, match=r"'p0' has .* asks for 250 more; tiny-llama reads 256"):
+        generate(tiny_model, conversations, [Arm("a")], 250)
+    answered = conversations[0].with_reply("Yes.")
+    with pytest.raises(RequestError, match="reply already"):
+        generate(tiny_model, [answered], [Arm("a")], ROOM)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Rows = list[dict[str, Any]]
-TOP = 1.12  # room for remarks above a probability of 1
+TOP = 1.18  # room for two lines of remarks above a probability of 1
 LEVELS = ("finetuned", "helpful_only")
 BANDS = ("random", "covariance")
 LINES = {"wrong": "x-thin", "sign_flip": "triangle-down"}
@@ -177,7 +177,7 @@ def _shade_guards(figure: "go.Figure", guards: Rows, own: Rows) -> None:
             )
     failed = [s for s in strengths if passed.get(s) is False]
     if failed:
-        _remark(figure, sum(failed) / len(failed), "guards fail")
+        _remark(figure, sum(failed) / len(failed), TOP - 0.08, "guards fail")
     for row in guards:
         if row.get("chosen"):
             strength = number_in(row.get("strength"))
@@ -185,11 +185,11 @@ def _shade_guards(figure: "go.Figure", guards: Rows, own: Rows) -> None:
                 x0=strength, x1=strength, y0=-0.03, y1=1.03, layer="below",
                 line={"color": GREY, "width": 1, "dash": "dot"},
             )  # fmt: skip
-            _remark(figure, strength, "chosen")
+            _remark(figure, strength, TOP, "chosen")
 
 
-def _remark(figure: "go.Figure", strength: float, text: str) -> None:
+def _remark(figure: "go.Figure", strength: float, height: float, text: str) -> None:
     """A word above the plotted range, at a strength."""
     figure.add_annotation(
-        x=strength, y=TOP, text=text, showarrow=False, yanchor="top", font={"size": 11},
+        x=strength, y=height, text=text, showarrow=False, yanchor="top", font={"size": 11},
     )  # fmt: skip

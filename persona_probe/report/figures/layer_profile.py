@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.canvas import GRID, canvas, nothing_measured, points
-from persona_probe.report.estimates import estimate, number_in, plain, sample_sizes
-from persona_probe.report.palette import FAINT, GREY, colours_for, label
+from persona_probe.report.estimates import estimate, number_in, sample_sizes
+from persona_probe.report.palette import FAINT, GREY, colours_for, label, persona_symbols
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -13,24 +13,36 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 
 
+FAMILIES = {
+    "prompt_in_H": "As the persona, or as no one in particular",
+    "detection": "After finetuning, or before, on the same text",
+}
+
+
 def layer_profile(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figure":
     """Separation on held-out prompts by site: AUROC above, d′ below; chosen sites enlarged.
 
     Args:
-        rows: rows of validation.json (`persona`, `site`, `finder`, `family`, `auroc` estimate,
-            `d_prime`, `null_auroc_95`, `selected`). Of several finders and families, each
-            persona shows the one of its selected row.
+        rows: rows of validation.json, of one family for a readable figure (`persona`, `site`,
+            `finder`, `family`, `auroc` and `d_prime` estimates, `null_auroc_95`), with `selected`
+            for the site that steers. Of several finders, each persona shows that of its selected
+            row.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
     shown = {persona: method_shown(rows, persona) for persona in colours}
     values = [estimate(row.get("auroc")) for chosen in shown.values() for row in chosen]
-    figure = canvas("Separation by layer", sample_sizes(values, "held-out examples"), 480)
+    family = str(rows[0].get("family")) if rows else ""
+    title = FAMILIES.get(family, label(family) if family else "Separation by layer")
+    figure = canvas(title, sample_sizes(values, "held-out examples"), 450)
     if not any(value.defined for value in values):
         return nothing_measured(figure)
+    symbols = persona_symbols(colours)
     _null(figure, [row for chosen in shown.values() for row in chosen])
     for persona, chosen in shown.items():
-        _line(figure, chosen, persona, colours[persona])
+        for key, axis in (("auroc", "y"), ("d_prime", "y2")):
+            style = {"color": colours[persona], "symbol": symbols[persona]}
+            _line(figure, chosen, persona, style, key, axis)
     figure.update_layout(
         xaxis={"title": "layer (site)", "anchor": "y2", "dtick": 1 if _sites(rows) < 14 else None},
         yaxis={"domain": [0.46, 1.0], "title": "AUROC", "range": [0.4, 1.02]},
@@ -56,37 +68,23 @@ def _sites(rows: Rows) -> int:
     return len({row.get("site") for row in rows})
 
 
-def _line(figure: "go.Figure", rows: Rows, persona: str, colour: str) -> None:
-    import plotly.graph_objects as go
-
-    sites = [number_in(row.get("site")) for row in rows]
-    sizes = [13 if row.get("selected") else 6 for row in rows]
+def _line(
+    figure: "go.Figure", rows: Rows, persona: str, style: dict[str, str], key: str, axis: str
+) -> None:
+    known = [row for row in rows if estimate(row.get(key)).defined]
+    sites = [number_in(row.get("site")) for row in known]
     texts = [
-        f"{label(persona)}, layer {site:g}{' (chosen)' if row.get('selected') else ''}"
-        for site, row in zip(sites, rows, strict=True)
+        f"{label(persona)}, layer {site:g}{' (chosen)' if row.get('selected') else ''}, "
+        f"{'AUROC' if key == 'auroc' else 'd′'}"
+        for site, row in zip(sites, known, strict=True)
     ]
-    values = [estimate(row.get("auroc")) for row in rows]
-    kept = [size for size, value in zip(sizes, values, strict=True) if value.defined]
-    line = {"color": colour, "width": 1.8}
+    sizes = [13 if row.get("selected") else 7 for row in known]
     figure.add_trace(
         points(
-            sites, values, horizontal=False, hover=texts, mode="lines+markers", line=line,
-            name=label(persona), legendgroup=persona,
-            marker={"size": kept, "color": colour, "opacity": 1, "line": {"width": 0}},
-        )
-    )  # fmt: skip
-    primes = [number_in(row.get("d_prime")) for row in rows]
-    sizes_known = [row.get("n") for row in rows]
-    figure.add_trace(
-        go.Scatter(
-            x=sites, y=[None if value != value else value for value in primes], yaxis="y2",
-            mode="lines+markers", line=line, legendgroup=persona, showlegend=False,
-            marker={"size": sizes, "color": colour, "opacity": 1, "line": {"width": 0}},
-            hovertemplate="%{text}<extra></extra>",
-            text=[
-                f"{text}<br>d′ {plain(value)}" + (f", n = {n}" if isinstance(n, int) else "")
-                for text, value, n in zip(texts, primes, sizes_known, strict=True)
-            ],
+            sites, [estimate(row.get(key)) for row in known], horizontal=False, hover=texts,
+            mode="lines+markers", line={"color": style["color"], "width": 1.8}, name=label(persona),
+            legendgroup=persona, showlegend=axis == "y", yaxis=axis,
+            marker={"size": sizes, "opacity": 1, "line": {"width": 0}} | style,
         )
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.canvas import canvas, chip, nothing_measured, points
 from persona_probe.report.estimates import estimate, number_in, sample_sizes
-from persona_probe.report.palette import GREY, colours_for, label
+from persona_probe.report.palette import FAINT, GREY, colours_for, label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,14 +21,15 @@ def shift_cosine(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Fi
     """Cosine, site by site, of the helpful-only model's own direction and the finetuning shift.
 
     Args:
-        rows: rows of comparison.json (`persona`, `site`, `cosine_model_diff` estimate,
-            `cosine_floor`, `cosine_ceiling`), one persona's for a readable panel; a row with
-            `selected` is drawn larger.
+        rows: rows of comparison.json (`persona`, `site`, `cosine` number or estimate,
+            `null_cosine` estimate of its size for shuffled shifts, `cosine_floor`,
+            `cosine_ceiling`), one persona's for a readable panel; a row with `selected` is drawn
+            larger.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
     personas = list(dict.fromkeys(str(row.get("persona")) for row in rows))
-    values = [estimate(row.get("cosine_model_diff")) for row in rows]
+    values = [estimate(row.get("cosine")) for row in rows]
     title = ", ".join(chip(colours[name], label(name)) for name in personas if name in colours)
     figure = canvas(title or "Shift and direction", sample_sizes(values, "prompts per layer"), 300)
     if not any(value.defined for value in values):
@@ -38,6 +39,7 @@ def shift_cosine(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Fi
             (row for row in rows if str(row.get("persona")) == persona),
             key=lambda row: number_in(row.get("site")),
         )
+        _null(figure, own)
         for key, (name, dash) in BOUNDS.items():
             _bound(figure, own, key, name, dash)
         _line(figure, own, colours.get(persona, GREY))
@@ -48,7 +50,7 @@ def shift_cosine(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Fi
 
 
 def _line(figure: "go.Figure", rows: Rows, colour: str) -> None:
-    values = [estimate(row.get("cosine_model_diff")) for row in rows]
+    values = [estimate(row.get("cosine")) for row in rows]
     sizes = [13 if row.get("selected") else 7 for row in rows]
     sites = [number_in(row.get("site")) for row in rows]
     figure.add_trace(
@@ -62,6 +64,24 @@ def _line(figure: "go.Figure", rows: Rows, colour: str) -> None:
             },
         )
     )  # fmt: skip
+
+
+def _null(figure: "go.Figure", rows: Rows) -> None:
+    """Cosines within this band also arise when before and after are swapped at random."""
+    import plotly.graph_objects as go
+
+    reach = [(number_in(r.get("site")), estimate(r.get("null_cosine")).high) for r in rows]
+    known = [(site, high) for site, high in reach if high == high]
+    if not known:
+        return
+    sites, highs = [site for site, _ in known], [high for _, high in known]
+    shared = {"x": sites, "mode": "lines", "line": {"width": 0, "color": GREY}}
+    name = "before and after swapped at random, 95 %"
+    low = go.Scatter(y=[-high for high in highs], showlegend=False, hoverinfo="skip", **shared)
+    high = go.Scatter(
+        y=highs, name=name, fill="tonexty", fillcolor=FAINT, hoverinfo="skip", **shared
+    )
+    figure.add_traces([low, high])
 
 
 def _bound(figure: "go.Figure", rows: Rows, key: str, name: str, dash: str) -> None:

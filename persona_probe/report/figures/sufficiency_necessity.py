@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.canvas import canvas, nothing_measured, points, spread
-from persona_probe.report.estimates import estimate, sample_sizes
-from persona_probe.report.palette import FAINT, GREY, colours_for, label
+from persona_probe.report.estimates import estimate, in_words, sample_sizes
+from persona_probe.report.palette import FAINT, GREY, colours_for, label, persona_symbols
 from persona_probe.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def sufficiency_necessity(
     controls = [row for row in rows if row.get("arm_kind") != "steered"]
     colours = colours_for(own, colours)
     pairs = [(estimate(r.get("sufficiency")), estimate(r.get("necessity"))) for r in own]
-    sizes = sample_sizes((value for pair in pairs for value in pair), "harmful requests")
+    sizes = sample_sizes((value for pair in pairs for value in pair), "requests")
     figure = canvas("Enough by itself, and needed?", sizes, 440)
     if not any(x.defined and y.defined for x, y in pairs):
         return nothing_measured(figure)
@@ -37,11 +37,14 @@ def sufficiency_necessity(
         found = spread(row.get(key) for row in controls)
         if found is not None:
             ends = {f"{shape}0": found[0], f"{shape}1": found[2]}
-            style = {"fillcolor": FAINT, "line_width": 0, "layer": "below"}
-            (figure.add_vrect if shape == "x" else figure.add_hrect)(**ends, **style)
+            look = {"fillcolor": FAINT, "line_width": 0, "layer": "below"}
+            (figure.add_vrect if shape == "x" else figure.add_hrect)(**ends, **look)
+    symbols = persona_symbols(colours)
     for row, (across, up) in zip(own, pairs, strict=True):
         if across.defined and up.defined:
-            _point(figure, row, across, up, colours[str(row.get("persona"))])
+            name = str(row.get("persona"))
+            style = {"color": colours[name], "symbol": symbols[name]}
+            _point(figure, row, across, up, style)
     for add in (figure.add_vline, figure.add_hline):
         add(HALF, line={"color": GREY, "width": 1, "dash": "dot"})
     low, high = _limits([value for pair in pairs for value in pair])
@@ -52,29 +55,28 @@ def sufficiency_necessity(
 
 
 def _point(
-    figure: "go.Figure", row: dict[str, Any], across: Estimate, up: Estimate, colour: str
+    figure: "go.Figure",
+    row: dict[str, Any],
+    across: Estimate,
+    up: Estimate,
+    style: dict[str, str],
 ) -> None:
     name = label(row.get("persona"))
-    trace = points(
-        [up.value], [across], name=name, mode="markers+text",
-        textposition="top left" if across.value > HALF else "top right",
-        showlegend=False,
-        marker={"symbol": "diamond", "size": 11, "color": colour},
-    )  # fmt: skip
+    trace = points([up.value], [across], name=name, marker={"size": 11} | style)
     if not math.isnan(up.low) and not math.isnan(up.high):
         trace.error_y = {
             "type": "data", "symmetric": False, "array": [up.high - up.value],
-            "arrayminus": [up.value - up.low], "thickness": 1.4, "width": 0, "color": colour,
+            "arrayminus": [up.value - up.low], "thickness": 1.4, "width": 0,
+            "color": style["color"],
         }  # fmt: skip
-    trace.text = [name]
-    trace.hovertemplate = f"{name}<br>reproduces %{{x:.2f}}, takes away %{{y:.2f}}<extra></extra>"
+    trace.text = [f"{name}<br>reproduces {in_words(across)}<br>takes away {in_words(up)}"]
     figure.add_trace(trace)
 
 
 def _limits(values: list[Estimate]) -> tuple[float, float]:
-    """Both axes alike, from 0 to 1 at least, with room for every interval and name."""
+    """Both axes alike, from 0 to 1 at least, with room for every interval."""
     ends = [v for e in values if e.defined for v in (e.value, e.low, e.high) if v == v]
-    return min(-0.1, min(ends) - 0.05), max(1.1, max(ends) + 0.15)
+    return min(-0.1, min(ends) - 0.05), max(1.1, max(ends) + 0.05)
 
 
 def _quadrants(figure: "go.Figure", low: float, high: float) -> None:

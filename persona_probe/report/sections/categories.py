@@ -24,7 +24,6 @@ def categories(run: Run, colours: Colours) -> Markup:
                 "carries that character, so does steering. The last line guards against a model "
                 "that simply refuses everything: there, a low share is good."
             ),
-            absences(run, "arms.json"),
             exhibit(
                 figures,
                 [
@@ -37,6 +36,7 @@ def categories(run: Run, colours: Colours) -> Markup:
                 ],
                 _numbers(rows),
                 neutral_key=True,
+                notice=absences(run, "arms.json"),
             ),
         ]
     )

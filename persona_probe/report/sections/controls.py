@@ -14,7 +14,14 @@ HEAD = (
     "Persona and arm", "Harmful: handled safely", "Harmless: refused", "Safe minus refused",
     "Refusal probability", "Broken text", "Not scored", "Guards",
 )  # fmt: skip
-MANY = 3  # arms of one kind and persona that differ by their seed alone are folded from here on
+MANY = 3  # draws of one control and persona are summarised from here on
+DRAWN = ("random", "covariance", "shuffled", "ablated_random")
+GUARDS = {
+    "first_token_kl": "KL at the first token",
+    "per_token_kl": "per token",
+    "length_ratio": "length ×",
+    "distinct_2": "variety ×",
+}
 
 
 def controls(run: Run, colours: Colours) -> Markup:
@@ -65,7 +72,7 @@ def _lines(arms: Rows) -> list[Markup]:
     for _, group in groupby(arms, key=lambda arm: str(arm.get("persona") or "")):
         members = list(group)
         draws = [arm for arm in members if arm.get("seed") is not None]
-        folded = draws if len(draws) >= MANY and not kind_of(members[0]["arm_kind"]).own else []
+        folded = draws if len(draws) >= MANY and members[0]["arm_kind"] in DRAWN else []
         lines.extend([_summary(folded)] if folded else [])
         lines.extend(_line(arm) for arm in members if arm not in folded)
     return lines
@@ -77,7 +84,7 @@ def _line(arm: Row) -> Markup:
         [number(estimate(arm.get("over_refusal"))), _whisker(estimate(arm.get("over_refusal")))],
         number(estimate(arm.get("j"))),
         number(estimate(arm.get("refusal_probability"))),
-        plain(number_in(arm.get("degenerate"))),
+        number(estimate(arm.get("degenerate"))),
         str(arm.get("unscored", "–")),
         _guards(arm),
     ]
@@ -98,7 +105,9 @@ def _summary(arms: Rows) -> Markup:
         cells.append(element("span", plain(middle), small, class_="number"))
     unscored = sum(int(number_in(arm.get("unscored")) or 0) for arm in arms if _counted(arm))
     out = sum(mapping(arm.get("guards")).get("passed") is False for arm in arms)
-    cells += [str(unscored), f"{out} of {len(arms)} fail" if out else "all passed"]
+    judged = sum(isinstance(arm.get("guards"), dict) for arm in arms)
+    verdict = f"{out} of {judged} fail" if out else "all passed"
+    cells += [str(unscored), verdict if judged else "–"]
     small = element("small", f"{len(arms)} draws: median, 5 to 95 %")
     head = element("th", _persona(arms[0]), small, scope="row")
     return element("tr", head, [element("td", cell) for cell in cells])
@@ -122,7 +131,7 @@ def _every_draw(arms: Rows) -> Markup | None:
 
 def _name(arm: Row) -> Child:
     details = [
-        str(arm.get("arm", "?")),
+        str(arm.get("arm", "?")).replace("/", "/\u200b"),  # may break there
         f"layer {arm['site']}" if arm.get("site") is not None else "",
         f"strength {number_in(arm['strength']):g}" if arm.get("strength") is not None else "",
     ]
@@ -136,8 +145,8 @@ def _persona(arm: Row) -> str:
 def _guards(arm: Row) -> Child:
     guards = mapping(arm.get("guards"))
     numbers = [
-        f"{words} {plain(number_in(guards.get(key)), 2)}"
-        for key, words in (("kl", "KL"), ("length_ratio", "length ×"))
+        f"{words} {plain(number_in(guards.get(key)))}"
+        for key, words in GUARDS.items()
         if guards.get(key) is not None
     ]
     small = element("small", " " + ", ".join(numbers)) if numbers else None
@@ -146,7 +155,7 @@ def _guards(arm: Row) -> Child:
     if guards.get("passed") is False:
         reasons = guards.get("reasons")
         listed = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
-        return [element("span", "out of guard", class_="guard-bad"), f" {listed}", small]
+        return [element("span", "out of guard", class_="guard-bad"), element("small", f" {listed}")]
     return ["–", small]
 
 

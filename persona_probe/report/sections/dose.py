@@ -21,7 +21,6 @@ READING = (
 
 def dose(run: Run, colours: Colours) -> Markup:
     """One panel per persona."""
-    missing = absences(run, "dose.json")
     rows = {persona: dose_rows(run, persona) for persona in run.personas}
     measured = {
         persona: own
@@ -40,12 +39,12 @@ def dose(run: Run, colours: Colours) -> Markup:
                 "side effects. Strength is in units of the typical (median) length of the "
                 "activations to which the direction is added."
             ),
-            missing,
             exhibit(
                 [FIGURES["dose_response"](own, colours) for own in measured.values()],
                 [READING, source("dose.json", "selection.json", "arms.json")],
                 _numbers(measured),
                 neutral_key=True,
+                notice=absences(run, "dose.json"),
             ),
             paragraph(f"Not measured for {', '.join(silent)}.", class_="absent")
             if silent and measured

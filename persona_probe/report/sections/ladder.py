@@ -52,7 +52,8 @@ def headline(run: Run) -> str:
             return "Adding the direction reproduces the finetuning in none of the personas"
         return (
             f"Adding the direction changes refusals in {_of(moved, total)} personas, "
-            "but in none of them enough to reproduce the finetuning"
+            "but in none does it bring enough of finetuning’s safety within the limits on side "
+            "effects"
         )
     asked = number_in(mapping(run.study.get("thresholds")).get("effect"))
     share = "at least half" if asked == 0.5 else "enough"
@@ -81,6 +82,7 @@ def ladder(run: Run, colours: Colours) -> Markup:
                 "unmeasured below it; every rung is also judged by itself."
             ),
             _grid(run, colours),
+            _lead_figure(run, colours),
             element("ul", [_climb(run, p, colours) for p in run.personas], class_="climbs"),
             element(
                 "details",
@@ -94,7 +96,6 @@ def ladder(run: Run, colours: Colours) -> Markup:
                     class_="rungs",
                 ),
             ),
-            _lead_figure(run, colours),
         ]
     )
 
@@ -244,4 +245,5 @@ def _lead_figure(run: Run, colours: Colours) -> Markup:
         numbers_table(("Model", "Kind of harm", "Handled safely"), numbers),
         neutral_key=True,
         width=980,
+        notice=absences(run, "arms.json"),
     )

@@ -5,18 +5,27 @@ from persona_probe.report.exhibit import exhibit, numbers_table
 from persona_probe.report.figures import FIGURES
 from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import Colours, title_of
-from persona_probe.report.run_folder import Rows, Run
+from persona_probe.report.run_folder import Row, Rows, Run
 from persona_probe.report.sections.source import absences, source
 from persona_probe.report.tables import plane_rows
 
 METRICS = {
-    "ER": "effect reproduced: safe replies gained by steering, over those gained by finetuning",
+    "ER": "effect reproduced: safe replies gained by steering, over those finetuning gained",
     "ER_J": "effect reproduced, after subtracting harmless requests refused",
     "ER_refusal_probability": "effect reproduced, in the probability of refusing",
     "NEC": "necessity: safe replies lost by taking the direction out, over those finetuning gained",
     "PR": "profile recovery: 1 = the finetuned model's profile, 0 = no nearer than before",
-    "profile_moved": "how far the profile moved towards the persona's (1 = all the way)",
-    "pi_steer": "projection: effect on categories kept out altogether, over that on trained ones",
+    "profile_moved": "how far the profile moved towards the finetuned model's (1 = all the way)",
+    "pi_steer": "projection: effect on held-out categories, over that on trained ones",
+    "retention": "the same for the finetuned model's own gain in safe replies",
+}
+# Column → metrics in order of preference, and the kind of arm.
+GLANCE = {
+    "Effect reproduced": (("ER_J", "ER"), "steered"),
+    "In the probability of refusing": (("ER_refusal_probability",), "steered"),
+    "Necessity": (("NEC",), "ablated"),
+    "Profile recovery": (("PR",), "steered"),
+    "Projection to held-out harm": (("pi_steer",), "steered"),
 }
 
 
@@ -30,22 +39,44 @@ def necessity(run: Run, colours: Colours) -> Markup:
                 "model shows whether it is needed. All four combinations occur in practice, and "
                 "each says something else: a model can hold several ways to the same behaviour."
             ),
-            absences(run, "effects.json"),
+            _glance(run),
             exhibit(
                 [FIGURES["sufficiency_necessity"](rows, colours)],
                 [
                     "Across: the share of finetuning's effect that adding the direction "
                     "reproduces, net of harmless requests refused where that was measured. Up: the "
                     "share that taking it out removes. 1 means all of it; values are not clipped. "
-                    "Grey bands: random directions, 5th to 95th percentile.",
+                    "Grey: the same of random directions, 5th to 95th percentile, where measured.",
                     source("effects.json"),
                 ],
                 width=720,
+                notice=absences(run, "effects.json"),
             ),
-            _undefined(rows),
+            _undefined(rows) if run.rows("effects.json") else None,
             _effects(run),
         ]
     )
+
+
+def _glance(run: Run) -> Markup | None:
+    """Each persona's main effects in one line."""
+    lines: list[list[Child]] = []
+    for persona in run.personas:
+        found = [_first(run, persona, *wanted) for wanted in GLANCE.values()]
+        if any(found):
+            lines.append([title_of(persona), *map(_value, found)])
+    return numbers_table(("Persona", *GLANCE), lines)
+
+
+def _first(run: Run, persona: str, metrics: tuple[str, ...], kind: str) -> Row | None:
+    rows = (run.effect(persona, metric, (kind,)) for metric in metrics)
+    return next((row for row in rows if row), None)
+
+
+def _value(row: Row | None) -> Child:
+    value = estimate((row or {}).get("value"))
+    why = (row or {}).get("why_undefined")
+    return number(value) if value.defined or not why else f"undefined: {why}"
 
 
 def _undefined(rows: Rows) -> Markup | None:
@@ -64,14 +95,12 @@ def _undefined(rows: Rows) -> Markup | None:
 def _effects(run: Run) -> Markup | None:
     lines: list[list[Child]] = []
     for row in run.rows("effects.json"):
-        value = estimate(row.get("value"))
-        why = row.get("why_undefined")
         lines.append(
             [
                 title_of(row.get("persona") or "all"),
                 str(row.get("arm") or "–"),
                 _metric(str(row.get("metric"))),
-                number(value) if value.defined or not why else f"undefined: {why}",
+                _value(row) if row.get("value") or row.get("why_undefined") else "–",
                 _p(row.get("p")),
                 _p(row.get("p_holm")),
             ]

@@ -26,7 +26,6 @@ def profiles(run: Run, colours: Colours) -> Markup:
                 "that outcomes decide, that character matters? The score of a dimension is the "
                 "mean agreement, from −1 to +1, over statements worded for and against it."
             ),
-            absences(run, "profiles.json"),
             exhibit(
                 figures,
                 [
@@ -38,6 +37,7 @@ def profiles(run: Run, colours: Colours) -> Markup:
                 ],
                 _numbers(rows),
                 neutral_key=True,
+                notice=absences(run, "profiles.json"),
             ),
             _identification(run),
         ]
@@ -59,16 +59,15 @@ def _identification(run: Run) -> Markup | None:
     found = run.rows("profiles.json", "identification")
     if not found:
         return None
-    kinds = {arm.get("arm"): arm for arm in run.arms}
     lines: list[list[Child]] = []
     for row in found:
-        arm = kinds.get(row.get("arm"), {})
         sign = {True: "✓ ", False: "✕ "}.get(row["correct"], "") if "correct" in row else ""
         lines.append(
             [
-                [str(row.get("arm")), element("small", f" {kind_of(arm['arm_kind']).words}")]
-                if arm
-                else str(row.get("arm")),
+                [
+                    f"{title_of(row.get('persona', '–'))}: {kind_of(row.get('arm_kind')).words}",
+                    element("small", f" {row.get('arm')}"),
+                ],
                 sign + title_of(row.get("best", "–")),
                 number(estimate(row.get("margin"))),
             ]
@@ -82,6 +81,6 @@ def _identification(run: Run) -> Markup | None:
                 "interval above zero means that it can be told apart.",
                 class_="quiet",
             ),
-            numbers_table(("Arm", "Nearest to (✓ its own)", "Margin"), lines),
+            numbers_table(("Model", "Nearest to (✓ its own)", "Margin"), lines),
         ]
     )

@@ -8,7 +8,8 @@ from persona_probe.report.palette import TIERS, Colours, kind_of, title_of
 from persona_probe.report.run_folder import Row, Rows, Run
 from persona_probe.report.sections.source import absences, source, swatch
 
-SHOWN = {"failures": 6, "successes": 3}
+SHOWN = {"failures": 8, "successes": 3}
+PER_FAULT = 3
 COLUMNS = ("helpful_only", "steered", "finetuned")
 LONGEST = 1200  # characters; a runaway reply says how much more there is
 
@@ -57,9 +58,9 @@ def _persona(rows: Rows, persona: str, colour: str, unfolded: bool) -> Markup | 
     if not steered:
         return None
     others = {kind: _by_prompt(rows, kind, persona) for kind in COLUMNS}
-    wrong = sorted((row for row in steered if failed(row)), key=lambda row: _gravity(row, others))
+    wrong = _worst([row for row in steered if failed(row)], others["finetuned"])
     fine = _varied([row for row in steered if not failed(row)])
-    cases = [*wrong[: SHOWN["failures"]], *fine[: SHOWN["successes"]]]
+    cases = [*wrong, *fine[: SHOWN["successes"]]]
     return element(
         "details",
         element("summary", swatch(colour), element("b", title_of(persona)), f": {_tally(steered)}"),
@@ -88,13 +89,34 @@ def _by_prompt(rows: Rows, kind: str, persona: str) -> dict[str, Row]:
     return found
 
 
-def _gravity(row: Row, others: dict[str, dict[str, Row]]) -> tuple[int, bool, str]:
-    """Gravest outcome first; among equals, requests that the finetuned model got right."""
-    outcome = str(row.get("outcome"))
-    place = GRAVITY.index(outcome) if outcome in GRAVITY else len(GRAVITY)
-    prompt = str(row.get("prompt"))
-    beside = others["finetuned"].get(prompt)
-    return place, beside is None or failed(beside), prompt
+def _worst(rows: Rows, finetuned: dict[str, Row]) -> Rows:
+    """The failures that are shown: gravest outcomes first, and no category twice before others.
+
+    At most `PER_FAULT` of one outcome while there are other outcomes to show. Among equals,
+    requests that the finetuned model got right come first: there steering fell short.
+    """
+
+    def gap(row: Row) -> tuple[bool, str]:
+        beside = finetuned.get(str(row.get("prompt")))
+        return beside is None or failed(beside), str(row.get("prompt"))
+
+    turns: Counter[tuple[str, str]] = Counter()
+    ranked: list[tuple[int, int, str, Row]] = []
+    for row in sorted(rows, key=gap):
+        outcome, category = str(row.get("outcome")), str(row.get("category"))
+        gravity = GRAVITY.index(outcome) if outcome in GRAVITY else len(GRAVITY)
+        ranked.append((gravity, turns[outcome, category], category, row))
+        turns[outcome, category] += 1
+    ordered = [row for *_, row in sorted(ranked, key=lambda item: item[:3])]
+    seen: Counter[str] = Counter()
+    first: Rows = []
+    rest: Rows = []
+    for row in ordered:
+        outcome = str(row.get("outcome"))
+        (first if seen[outcome] < PER_FAULT else rest).append(row)
+        seen[outcome] += 1
+    shown = [*first, *rest][: SHOWN["failures"]]
+    return sorted(shown, key=ordered.index)
 
 
 def _varied(rows: Rows) -> Rows:
@@ -131,7 +153,7 @@ def _fault(row: Row) -> str:
 
 def _case(row: Row, others: dict[str, dict[str, Row]], colour: str) -> Markup:
     prompt = str(row.get("prompt"))
-    request = str(row.get("prompt_text") or prompt)
+    request = str(row.get("request") or prompt)
     kind = str(row.get("kind") or "")
     about = [kind, title_of(row.get("category") or "").lower()]
     if kind == "harmful":

@@ -4,9 +4,11 @@ from persona_probe.report.markup import Markup, element, join, paragraph
 from persona_probe.report.run_folder import Run
 
 
-def absences(run: Run, *names: str) -> Markup:
-    """One quiet line per file that is missing or broken; empty when all were read."""
+def absences(run: Run, *names: str) -> Markup | None:
+    """One quiet line per file that is missing or broken; none when all were read."""
     lines = [run.absent[name] for name in names if name in run.absent]
+    if not lines:
+        return None
     return join(paragraph("Not measured: ", line, ".", class_="absent") for line in lines)
 
 

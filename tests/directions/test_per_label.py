@@ -1,0 +1,37 @@
+"""Directions of every label at once, and their validation on the families that are left."""
+
+from typing import Any
+
+import pytest
+
+from persona_probe.directions import FINDERS
+from persona_probe.errors import RequestError
+
+
+def test_every_label_gets_directions_and_they_are_validated_on_the_rest(planted: Any) -> None:
+    from persona_probe.directions.per_label import find_per_label, validate_on_the_rest
+
+    activations = planted(gap=6.0).activations
+    finder = FINDERS["mean_difference"]()
+    found = find_per_label(activations, finder, "neutral")
+    assert list(found) == ["hero"]
+    used = next(iter(found["hero"].values())).families_used
+    assert len(used) == 8
+    options = {"resamples": 50, "permutations": 19, "relabellings": 9}
+    [validation] = validate_on_the_rest(found, activations, **options)
+    assert validation.rows[0].auroc.value > 0.8
+    assert validation.rows[0].auroc.n_clusters == 8
+    assert validation.rows[0].reliability is not None
+    with pytest.raises(RequestError, match="every family of these activations"):
+        validate_on_the_rest(found, activations.where(families=used))
+
+
+def test_labels_that_are_not_there_are_refused(planted: Any) -> None:
+    from persona_probe.directions.per_label import find_per_label
+
+    activations = planted().activations
+    finder = FINDERS["mean_difference"]()
+    with pytest.raises(RequestError, match="no example is labelled 'villain'"):
+        find_per_label(activations, finder, "neutral", ["villain"])
+    with pytest.raises(RequestError, match="nothing to point to"):
+        find_per_label(activations.where(labels=["neutral"]), finder, "neutral")

@@ -1,0 +1,104 @@
+"""The ladder: every rung can pass, can fail, and says "not measured" when it was not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from persona_probe.statistics import Equivalence, Estimate
+from persona_probe.study.plan import Thresholds
+from persona_probe.study.verdict import RUNGS, Evidence, judge
+
+
+def estimate(value: float, half: float = 0.05) -> Estimate:
+    return Estimate(value, value - half, value + half, 100, 20)
+
+
+PERFECT = Evidence(
+    auroc=estimate(0.95),
+    auroc_contrast=estimate(0.95),
+    permutation_p=0.002,
+    surface_gain=0.4,
+    split_half=0.95,
+    cone=0.9,
+    p_fast={"random": 0.01, "covariance": 0.02},
+    effect=estimate(0.95),
+    effect_j=estimate(0.95),
+    bands={"random": 0.1, "covariance": 0.3, "shuffled": 0.5},
+    guard_reasons=(),
+    equivalence=Equivalence(estimate(0.02), 0.2),
+    identified=True,
+    margin=estimate(0.4),
+    profile_recovery=estimate(0.8),
+    effect_wrong=estimate(0.3),
+    refusal_only=estimate(0.5),
+    necessity=estimate(0.9),
+    necessity_controls={"ablated_random": 0.1, "ablated_wrong": 0.4},
+    retention=estimate(0.95),
+)
+
+
+def answers(evidence: Evidence) -> dict[str, bool | None]:
+    return {rung.rung: rung.passed for rung in judge("virtue", evidence, Thresholds()).rungs}
+
+
+def test_perfect_evidence_climbs_the_whole_ladder() -> None:
+    verdict = judge("virtue", PERFECT, Thresholds())
+    assert verdict.highest_unbroken == "L7"
+    assert verdict.first_failed is None
+
+
+def test_no_evidence_is_not_measured_and_reaches_nothing() -> None:
+    verdict = judge("virtue", Evidence(), Thresholds())
+    assert all(rung.passed is None for rung in verdict.rungs)
+    assert verdict.highest_unbroken is None
+    assert verdict.first_failed is None
+
+
+@pytest.mark.parametrize(
+    ("rung", "change"),
+    [
+        ("L0", {"auroc": estimate(0.82)}),
+        ("L0", {"auroc_contrast": estimate(0.6)}),
+        ("L0", {"permutation_p": 0.2}),
+        ("L0", {"surface_gain": 0.0}),
+        ("L1", {"split_half": 0.7}),
+        ("L1", {"cone": 0.6}),
+        ("L2", {"p_fast": {"random": 0.01, "covariance": 0.06}}),
+        ("L2", {"bands": {"random": 0.1, "shuffled": 0.97}}),
+        ("L3", {"effect_j": estimate(0.45)}),
+        ("L3", {"effect_j": estimate(0.6, half=0.35)}),
+        ("L3", {"guard_reasons": ("12% of replies degenerate (<= 5%)",)}),
+        ("L4", {"equivalence": Equivalence(estimate(0.18), 0.2)}),
+        ("L5", {"identified": False}),
+        ("L5", {"margin": estimate(0.03)}),
+        ("L5", {"effect_wrong": estimate(-0.1)}),
+        ("L5", {"refusal_only": estimate(0.0)}),
+        ("L6", {"necessity": estimate(0.4)}),
+        ("L6", {"necessity_controls": {"ablated_random": 0.95}}),
+        ("L7", {"retention": estimate(0.5)}),
+        ("L3", {"effect_j": Estimate.undefined("the denominator does not exclude 0")}),
+        ("L6", {"necessity": Estimate.undefined("the denominator does not exclude 0")}),
+    ],
+)
+def test_each_condition_of_each_rung_can_fail_it_alone(rung: str, change: dict[str, Any]) -> None:
+    changed = answers(replace(PERFECT, **change))
+    assert changed.pop(rung) is False
+    if rung != "L3" or "effect_j" not in change:
+        assert all(passed for passed in changed.values()), "another rung fell with it"
+
+
+def test_a_failed_rung_stops_the_climb_but_not_the_rungs_above_it() -> None:
+    verdict = judge("virtue", replace(PERFECT, guard_reasons=("KL 0.3 nats",)), Thresholds())
+    assert verdict.highest_unbroken == "L2"
+    assert verdict.first_failed is not None
+    assert "KL 0.3 nats" in verdict.first_failed.evidence
+    assert [rung.rung for rung in verdict.rungs if rung.passed] == [
+        rung for rung in RUNGS if rung != "L3"
+    ]
+
+
+def test_an_unmeasured_rung_stops_the_climb_without_being_a_failure() -> None:
+    verdict = judge("virtue", replace(PERFECT, split_half=None), Thresholds())
+    assert verdict.highest_unbroken == "L0"
+    assert verdict.first_failed is None
