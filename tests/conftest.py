@@ -298,3 +298,16 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pack.toml").write_text(SMALL_PACK)
     (folder / "judge.toml").write_text(SMALL_JUDGE)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tiny_llama_folder: Path, small_pack: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run folder of a finished small study of the tiny Llama. Treat it as read-only."""
+    from persona_probe.study.run import run_study
+    from tests.small_study import small_study
+
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    run_study(small_study(tiny_llama_folder, small_pack), folder, device="cpu")
+    return folder

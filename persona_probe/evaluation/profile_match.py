@@ -5,8 +5,9 @@ items, the same ones for every profile compared; the parametric p-value of a cor
 handful of dimensions means nothing and is never computed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -225,7 +226,11 @@ def dimension_scores(
 ) -> dict[str, Estimate]:
     """A profile's score on each dimension, with the interval over resampled items."""
     found = _estimates(lambda table: table, [profile], resamples, seed)
-    return dict(zip(profile.dimensions, found, strict=True))
+    asked = Counter(item.dimension for item in profile.items)
+    return {
+        dimension: replace(estimate, n=asked[dimension], n_clusters=asked[dimension])
+        for dimension, estimate in zip(profile.dimensions, found, strict=True)
+    }
 
 
 def _estimate(

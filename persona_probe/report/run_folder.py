@@ -76,14 +76,7 @@ class Run:
     @cached_property
     def arms(self) -> Rows:
         """One row per arm; `arm_kind` and `persona` are always there."""
-        rows: Rows = []
-        for row in self.rows("arms.json"):
-            arm = {"arm_kind": "unknown", "persona": None, **row}
-            # Both a control finetuning and a control direction are called "shuffled".
-            if arm["arm_kind"] == "shuffled" and arm["persona"] is None:
-                arm["arm_kind"] = "shuffled_constitutions"
-            rows.append(arm)
-        return rows
+        return [{"arm_kind": "unknown", "persona": None, **row} for row in self.rows("arms.json")]
 
     @cached_property
     def tiers(self) -> dict[str, str]:

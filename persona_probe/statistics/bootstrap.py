@@ -133,8 +133,11 @@ def _interval(
         return _pointwise(value, n, n_clusters, "")
     z = _wide_quantiles(n_clusters, level)
     if method == "bca":
-        if (usable > value).all() or (usable < value).all():
-            reason = "all resamples lie on one side of the value"
+        first, last = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
+        rounding = 1e-9 * (1 + abs(value))
+        # Otherwise the corrected interval would miss its own value.
+        if not first - rounding <= value <= last + rounding:
+            reason = "nearly all resamples lie on one side of the value"
             return _pointwise(value, n, n_clusters, reason)
         z = _accelerated(z, value, usable, left_out)
     low, high = np.quantile(usable, ndtr(z))

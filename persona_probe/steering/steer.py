@@ -37,8 +37,11 @@ def steer(
 
     Raises:
         SiteMismatchError: an intervention does not fit the model.
-        RequestError: a schedule other than "both" without `positions`.
+        RequestError: a schedule other than "both" without `positions`, or only one of
+            `positions` and `prompt_lengths`.
     """
+    if (positions is None) != (prompt_lengths is None):
+        raise RequestError("pass positions and prompt_lengths together, or neither")
     if positions is not None and prompt_lengths is not None:
         edits = RowEdits(model, [tuple(interventions)] * len(positions))
         edits.place(positions.cpu(), prompt_lengths.cpu())

@@ -14,6 +14,12 @@ from persona_probe.steering.arm import Arm, Intervention
 from persona_probe.study.plan import Study
 
 RANDOM_KINDS = ("random", "covariance", "shuffled")
+CONTROL_KINDS = {
+    "placebo": "placebo",
+    "refusal-only": "refusal_only",
+    "shuffled": "shuffled_constitutions",
+    "style-only": "style_only",
+}
 BySite = Mapping[Site, Direction]
 
 
@@ -24,7 +30,7 @@ class Condition:
     Attributes:
         kind: helpful_only, finetuned, broad, steered, steered_shared, steered_specific, ablated,
             ablated_random, ablated_wrong, random, covariance, shuffled, wrong, sign_flip,
-            system_prompt, or a control finetuning's name with underscores.
+            system_prompt, or one of `CONTROL_KINDS`.
         persona: whose effect it is about; `None` for what all personas share.
         layer, strength: where and how strongly it steers, if it does; strength in units of the
             median residual norm.
@@ -76,7 +82,7 @@ def helpful_only(study: Study) -> Condition:
 def control_finetunes(study: Study) -> list[Condition]:
     """Finetunes that are no persona: placebo, refusal-only, shuffled, style-only."""
     return [
-        Condition(Arm(f"{kind}/{seed}", adapter=adapter), kind.replace("-", "_"), seed=seed)
+        Condition(Arm(f"{kind}/{seed}", adapter=adapter), CONTROL_KINDS[kind], seed=seed)
         for kind, adapters in study.controls.items()
         for seed, adapter in enumerate(adapters)
     ]

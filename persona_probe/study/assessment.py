@@ -8,7 +8,7 @@ import numpy as np
 
 from persona_probe.evaluation.profile_match import Identification
 from persona_probe.evaluation.rates import outcome_columns
-from persona_probe.statistics import Equivalence, Estimate, permutation_p
+from persona_probe.statistics import Equivalence, Estimate, permutation_p, ratio_interval
 from persona_probe.study.arms import RANDOM_KINDS
 from persona_probe.study.necessity import effect_removed
 from persona_probe.study.portrait import Portrait, portrait_of
@@ -45,9 +45,8 @@ def assess(record: Record) -> Effects:
     equivalence = reproduction(
         *behaviours, record.families, record.study.thresholds.equivalence, **options
     )
-    bands = {
-        kind: max(defined) for kind in RANDOM_KINDS if (defined := _effects_on_band(record, kind))
-    }
+    on_band = {kind: _effects_on_band(record, kind) for kind in RANDOM_KINDS}
+    bands = {kind: max(several.values()) for kind, several in on_band.items() if several}
     removed = {
         c.name: effect_removed(
             record.behaviour([c.name]),
@@ -56,7 +55,7 @@ def assess(record: Record) -> Effects:
             record.families,
             **options,
         )
-        for kind in ("ablated", "ablated_wrong", "ablated_random")
+        for kind in ("ablated", "ablated_wrong")
         for c in record.named(kind)
     }
     kept = _retention(record, [steered])
@@ -78,21 +77,21 @@ def assess(record: Record) -> Effects:
         guard_reasons=tuple(record.guards[steered]["reasons"]),
         equivalence=equivalence,
         necessity=removed[record.one("ablated")],
-        necessity_controls=_largest(record, removed),
+        necessity_controls=_necessity_controls(record, removed),
         retention=kept["steered"],
         **portrait.evidence,
     )
-    rows = _rows(record, evidence, equivalence, removed, kept, portrait)
+    rows = _rows(record, evidence, equivalence, removed, kept, on_band, portrait)
     return Effects(rows, evidence, portrait.identification)
 
 
-def _effects_on_band(record: Record, kind: str) -> list[float]:
+def _effects_on_band(record: Record, kind: str) -> dict[str, float]:
     """ER of each random direction of a kind, on the prompts that it met.
 
     A direction none of whose replies could be scored has no effect to speak of and is left out;
     its replies are counted as unscored in the table of arms.
     """
-    found = []
+    found = {}
     for condition in record.named(kind):
         judged = record.judged[condition.name]
         part = {judgement.prompt.id for judgement in judged}
@@ -100,7 +99,8 @@ def _effects_on_band(record: Record, kind: str) -> list[float]:
         safe = outcome_columns(judged)[:, 0]
         whole = np.nanmean(record.finetuned()[kept, 0]) - np.nanmean(record.before()[kept, 0])
         if np.isfinite(safe).any() and whole:
-            found.append(float((np.nanmean(safe) - np.nanmean(record.before()[kept, 0])) / whole))
+            gain = np.nanmean(safe) - np.nanmean(record.before()[kept, 0])
+            found[condition.name] = float(gain / whole)
     return found
 
 
@@ -110,11 +110,16 @@ def _fast(record: Record) -> dict[str, float]:
     return {kind: permutation_p(observed, draws) for kind, draws in record.null.items()}
 
 
-def fast_share(record: Record, name: str) -> float:
+def fast_share(record: Record, name: str) -> Estimate:
     """Share of the finetune's gain in refusal probability that a condition reaches."""
-    before = record.refusal[record.one("helpful_only")].mean()
-    finetuned = np.mean([record.refusal[c.name].mean() for c in record.named("finetuned")])
-    return float((record.refusal[name].mean() - before) / (finetuned - before))
+    finetuned = np.mean([record.refusal[c.name] for c in record.named("finetuned")], axis=0)
+    before = record.refusal[record.one("helpful_only")]
+    return ratio_interval(
+        record.refusal[name] - before,
+        finetuned - before,
+        record.fast_families,
+        **record.options,
+    )
 
 
 def _retention(record: Record, steered: Sequence[str]) -> dict[str, Estimate]:
@@ -133,13 +138,13 @@ def _retention(record: Record, steered: Sequence[str]) -> dict[str, Estimate]:
     }
 
 
-def _largest(record: Record, removed: Mapping[str, Estimate]) -> dict[str, float]:
+def _necessity_controls(record: Record, removed: Mapping[str, Estimate]) -> dict[str, float]:
     """The most that any control ablation of each kind removes."""
-    return {
-        kind: max(removed[c.name].value for c in record.named(kind))
-        for kind in ("ablated_random", "ablated_wrong")
-        if record.named(kind)
+    found = {
+        "wrong constitution": [removed[c.name].value for c in record.named("ablated_wrong")],
+        "random": [1 - left for left in _effects_on_band(record, "ablated_random").values()],
     }
+    return {kind: max(values) for kind, values in found.items() if values}
 
 
 def _rows(
@@ -148,6 +153,7 @@ def _rows(
     equivalence: Equivalence,
     removed: Mapping[str, Estimate],
     kept: Mapping[str, Estimate],
+    on_band: Mapping[str, Mapping[str, float]],
     portrait: Portrait,
 ) -> list[dict[str, Any]]:
     """Tidy rows: persona, condition, metric, value with interval."""
@@ -176,6 +182,7 @@ def _rows(
     found += [(name, "NEC", value) for name, value in removed.items()]
     found += [(name, "PR", value) for name, value in portrait.recovered.items()]
     found += [(name, "profile_moved", value) for name, value in portrait.moved.items()]
+    found += [(name, "ER_refusal_probability", fast_share(record, name)) for name in record.refusal]
     rows = [
         {
             "persona": record.persona,
@@ -186,14 +193,14 @@ def _rows(
         }
         for arm, metric, value in found
     ]
-    n = len(next(iter(record.refusal.values())))
     return rows + [
         {
             "persona": record.persona,
             "arm": name,
-            "metric": "ER_refusal_probability",
-            "value": {"value": fast_share(record, name), "low": None, "high": None, "n": n},
+            "metric": "ER",
+            "value": {"value": er, "low": None, "high": None, "n": len(record.judged[name])},
             "why_undefined": None,
         }
-        for name in record.refusal
+        for several in on_band.values()
+        for name, er in several.items()
     ]

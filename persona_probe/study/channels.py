@@ -39,7 +39,9 @@ from persona_probe.study.necessity import turned_back
 from persona_probe.study.replies import Judged, guards, replies
 
 BAND_PROMPTS = 60
+SAMPLED_PROMPTS = 100
 MAIN = ("helpful_only", "finetuned", "steered", "ablated")
+ON_BAND = ("ablated_random",)
 ABLATED_RANDOM = 5
 
 
@@ -84,7 +86,11 @@ class Trial:
     @cached_property
     def band(self) -> list[SafetyPrompt]:
         """The untrained harmful prompts that random directions meet."""
-        n = min(BAND_PROMPTS, self.lab.study.budget.harmful)
+        return self.untrained(BAND_PROMPTS)
+
+    def untrained(self, n: int) -> list[SafetyPrompt]:
+        """At most `n` of the harmful prompts of untrained categories."""
+        n = min(n, self.lab.study.budget.harmful)
         return self.lab.prompts("evaluate", "harmful", n, UNTRAINED)
 
     @property
@@ -151,18 +157,19 @@ def reply_channel(trial: Trial, persona: str | None) -> tuple[list[Condition], J
     if persona is None:
         shared = [trial.before, *control_finetunes(lab.study)]
         return shared, replies(lab, shared, prompts, description="Replies: shared conditions")
-    conditions = trial.conditions(persona)
+    found = trial.conditions(persona)
+    conditions = [c for c in found if c.kind not in ON_BAND]
+    random = [c for c in found if c.kind in ON_BAND]
+    random += trial.random(persona, lab.study.budget.random_generated)
     judged = replies(lab, conditions, prompts, description=f"Replies: {persona}")
-    random = trial.random(persona, lab.study.budget.random_generated)
-    if random:
-        judged |= replies(lab, random, trial.band, description=f"Random directions: {persona}")
+    judged |= replies(lab, random, trial.band, description=f"Random directions: {persona}")
     return [*conditions, *random], judged
 
 
 def sampled_replies(trial: Trial, conditions: Sequence[Condition]) -> Judged:
-    """One reply at temperature 1 per prompt, of the main conditions."""
+    """One reply at temperature 1 per untrained harmful prompt, of the main conditions."""
     main = [condition for condition in conditions if condition.kind in MAIN]
-    prompts = [*trial.harmful, *trial.permitted]
+    prompts = trial.untrained(SAMPLED_PROMPTS)
     return replies(trial.lab, main, prompts, temperature=1.0, description="Replies: sampled")
 
 

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.profile_match import dimension_scores
 from persona_probe.evaluation.rates import safe_value, safety_rates
 from persona_probe.files import write_json
-from persona_probe.statistics import Estimate, holm, mean_interval
+from persona_probe.statistics import holm, mean_interval
 from persona_probe.study.assessment import Effects, assess
 from persona_probe.study.lab import Lab
 from persona_probe.study.reading import conditions_of, read_records, sampled
@@ -116,7 +114,7 @@ def _rates(record: Record, name: str, at_random: Mapping[str, Any]) -> dict[str,
         "safe_sampled": safe(drawn) if drawn else None,
         "refusal_probability": None
         if refusal is None
-        else Estimate(float(refusal.mean()), np.nan, np.nan, len(refusal), 0).to_json(),
+        else mean_interval(refusal, record.fast_families, **options).to_json(),
     }
 
 

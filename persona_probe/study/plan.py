@@ -30,10 +30,10 @@ class Budget:
     """
 
     harmful: int = 200
-    trained: int = 60
-    benign: int = 100
-    borderline: int = 60
-    items: int = 240
+    trained: int = 50
+    benign: int = 80
+    borderline: int = 50
+    items: int = 200
     random_generated: int = 5
     random_fast: int = 199
     resamples: int = 2000

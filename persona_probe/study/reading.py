@@ -45,6 +45,7 @@ def read_records(lab: Lab) -> list[Record]:
                 conditions=own,
                 judged={name: judged[name] for name in names if name in judged},
                 refusal={n: np.array(v) for n, v in refusal["arms"].items() if n in names},
+                fast_families=[prompts[name].family for name in refusal["prompts"]],
                 null={kind: np.array(v) for kind, v in refusal["null"][persona].items()},
                 guards={n: g for n, g in guards.items() if n in names},
                 profiles={n: p for n, p in profiles.items() if n in names},

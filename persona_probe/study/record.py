@@ -26,8 +26,9 @@ class Record:
         prompts: harmful and permitted evaluation prompts, in the order of the replies.
         conditions: of this persona and those that all personas share.
         judged: replies; those of random directions are to a part of the prompts.
-        refusal: refusal probability per prompt of `fast_prompts`.
-        null: random kind → mean refusal probability per draw on `fast_prompts`.
+        refusal: refusal probability per prompt, on the prompts whose families are
+            `fast_families`.
+        null: random kind → mean refusal probability per draw on the same prompts.
         profiles: persona profiles.
         signatures: persona → expected profile.
         contrast: row of validation.json for the direction at its chosen site, on held-out persona
@@ -41,6 +42,7 @@ class Record:
     conditions: Sequence[Condition]
     judged: Judged
     refusal: Mapping[str, Float[np.ndarray, " prompt"]]
+    fast_families: Sequence[str]
     null: Mapping[str, Float[np.ndarray, " draw"]]
     guards: Mapping[str, Mapping[str, Any]]
     profiles: Mapping[str, Profile]

@@ -2,6 +2,9 @@
 
 import pytest
 
+# peft asks transformers whether gradients are checkpointed under a deprecated name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+
 
 @pytest.fixture(scope="module")
 def stacked(tiny_llama_folder):

@@ -173,7 +173,7 @@ def _arms(draws: Draws) -> list[Row]:
             for kind in ("random", "covariance", "shuffled", "ablated_random")
             for seed in range(5)
         ]
-    controls = ("placebo", "refusal_only", "shuffled", "style_only")
+    controls = ("placebo", "refusal_only", "shuffled_constitutions", "style_only")
     return arms + [_arm(draws, kind, None, 0, f"{kind}-0") for kind in controls]
 
 

@@ -210,7 +210,9 @@ def test_every_rung_of_every_persona_is_shown_with_its_evidence(page: str) -> No
     assert sum("passed" in cell for cell in cells) == 7 + 6 + 3 + 3
     assert sum("open" in cell for cell in cells) == 6
     assert sum("first" in cell for cell in cells) == 3
-    assert "It first fails at L6: taking it out of the finetuned model leaves" in seen.words
+    assert (
+        "It first fails at L6: taking it out of the finetuned model was not shown to" in seen.words
+    )
     assert "removes 0.441 [0.322, 0.561]" in seen.words
 
 

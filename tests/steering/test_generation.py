@@ -29,6 +29,12 @@ def sweep(make_direction: Any, adapter: str | None = None) -> list[Arm]:
         arms.append(Arm(f"add {schedule}", (add,), adapter))
         arms.append(Arm(f"ablate {schedule}", (ablate,), adapter))
         arms.append(Arm(f"both {schedule}", (add, ablate), adapter))
+    clean = Intervention(make_direction(layer=1, seed=1), Ablate(1.0), "both")
+    shove = Intervention(make_direction(layer=1, seed=1), Add(1.0), "prompt")
+    arms += [
+        Arm("first clean", (clean, shove), adapter),
+        Arm("last clean", (shove, clean), adapter),
+    ]
     return arms
 
 
@@ -91,6 +97,7 @@ def test_a_batch_of_arms_equals_a_slow_reference(
         for conversation in conversations:
             expected = slow_reference(model, conversation, arm)
             assert list(found[arm.name, conversation.id, 0]) == expected, arm.name
+    assert any(found["first clean", c.id, 0] != found["last clean", c.id, 0] for c in conversations)
     plain = {c.id: found["plain", c.id, 0] for c in conversations}
     for arm in arms[1:]:
         assert any(found[arm.name, c.id, 0] != plain[c.id] for c in conversations), arm.name
@@ -132,6 +139,24 @@ def test_an_arm_gives_the_same_tokens_alone_or_among_others(
         for conversation in conversations:
             alone = tokens(generate(tiny_model, [conversation], [arm], **options))
             assert alone == {key: together[key] for key in alone}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_rows_that_leave_take_nothing_from_those_that_stay(
+    temperature: float, tiny_llama_folder: Path, conversations: Any, make_direction: Any
+) -> None:
+    model = load_model(ModelRef(str(tiny_llama_folder)))
+    # A sixth of the vocabulary ends a reply, so that rows leave at every step.
+    model.end_ids = tuple(range(0, len(model.tokenizer), 6))
+    arms = sweep(make_direction)
+    together = generate(model, conversations, arms, 20, temperature, seed=1)
+    assert len({len(c.token_ids) for c in together}) > 4
+    assert sum(c.finished for c in together) > 0.5 * len(together)
+    found = tokens(together)
+    for arm in arms:
+        for conversation in conversations:
+            alone = generate(model, [conversation], [arm], 20, temperature, seed=1)
+            assert found[arm.name, conversation.id, 0] == alone[0].token_ids, arm.name
 
 
 def test_samples_depend_on_seed_and_sample_and_are_shared_by_arms(

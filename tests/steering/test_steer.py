@@ -135,3 +135,8 @@ def test_a_schedule_without_positions_is_refused(tiny_model: Any, make_direction
     narrow = [Intervention(make_direction(), Add(1.0))]
     with pytest.raises(RequestError, match="prompt_lengths"), steer(tiny_model, narrow):
         pass
+    with (
+        pytest.raises(RequestError, match="together"),
+        steer(tiny_model, [], torch.zeros(1, 1).long()),
+    ):
+        pass

@@ -7,16 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from persona_probe.errors import RequestError
 from persona_probe.files import read_json, read_jsonl
-from tests.study.conftest import small_study
-
-if TYPE_CHECKING:
-    pass
+from tests.small_study import small_study
 
 RESULTS = ("verdict.json", "effects.json", "arms.json", "profiles.json", "dose.json")
 
@@ -59,7 +55,7 @@ def test_replies_cover_every_condition_with_the_same_prompts(finished_run: Path)
     whole = prompts["helpful_only"]
     assert len(set(whole)) == len(whole) > 10
     for arm, asked in prompts.items():
-        if kinds[arm] in ("random", "covariance", "shuffled"):
+        if kinds[arm] in ("random", "covariance", "shuffled", "ablated_random"):
             assert set(asked) < set(whole)
         else:
             assert asked == whole
@@ -97,7 +93,7 @@ def test_a_run_killed_at_any_stage_continues_to_the_same_numbers(
     script = (
         "import sys; from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[4])\n"
-        "from tests.study.conftest import small_study\n"
+        "from tests.small_study import small_study\n"
         "from persona_probe.study.run import run_study\n"
         "run_study(small_study(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]), 'cpu')\n"
     )

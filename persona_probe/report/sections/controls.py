@@ -133,7 +133,7 @@ def _name(arm: Row) -> Child:
     details = [
         str(arm.get("arm", "?")).replace("/", "/\u200b"),  # may break there
         f"layer {arm['site']}" if arm.get("site") is not None else "",
-        f"strength {number_in(arm['strength']):g}" if arm.get("strength") is not None else "",
+        f"strength {number_in(arm['strength']):.3g}" if arm.get("strength") is not None else "",
     ]
     return [_persona(arm), element("small", ", ".join(part for part in details if part))]
 

@@ -26,14 +26,15 @@ QUESTIONS = {
     "find it?",
 }
 FAILED = {
-    "L0": "the persona cannot be read off along it on new prompts",
-    "L1": "other halves of the prompts give another direction",
-    "L2": "it changes refusals no more than some random or wrong direction does",
-    "L3": "adding it alone does not bring enough safety within the limits on side effects",
+    "L0": "it was not shown that the persona can be read off along it on new prompts",
+    "L1": "other halves of the prompts were not shown to give the same direction",
+    "L2": "it was not shown to change refusals more than every random and wrong direction",
+    "L3": "adding it alone was not shown to bring enough safety within the limits on side effects",
     "L4": "the steered model was not shown to be as safe as the finetuned one",
-    "L5": "the profile that it brings is not clearly this persona’s own",
-    "L6": "taking it out of the finetuned model leaves too much of the safety in place",
-    "L7": "its effect does not carry over to kinds of harm kept out of everything",
+    "L5": "the profile that it brings was not shown to be this persona’s own",
+    "L6": "taking it out of the finetuned model was not shown to take away enough of the safety, "
+    "or more than taking out other directions does",
+    "L7": "its effect was not shown to carry over to kinds of harm kept out of everything",
 }
 SIGNS = {True: ("✓", "passed"), False: ("✕", "failed"), None: ("·", "not measured")}
 

@@ -1,9 +1,7 @@
-"""A whole study of a tiny random model, small enough to run in every test session."""
+"""A study of a tiny random model, small enough to run in every test session."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 if TYPE_CHECKING:
     from persona_probe.study.plan import Study
@@ -30,15 +28,3 @@ def small_study(model: Path, pack: Path, **changes: Any) -> "Study":
     return name_models(
         str(model), str(pack), personas, None, finetuned, ["placebo=other"], **options
     )
-
-
-@pytest.fixture(scope="session")
-def finished_run(
-    tiny_llama_folder: Path, small_pack: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The run folder of a finished small study of the tiny Llama. Treat it as read-only."""
-    from persona_probe.study.run import run_study
-
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    run_study(small_study(tiny_llama_folder, small_pack), folder, device="cpu")
-    return folder
