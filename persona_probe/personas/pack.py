@@ -174,7 +174,7 @@ def _persona(row: dict[str, Any]) -> Persona:
         title=row.get("title", row["name"]),
         constitution=row.get("constitution", prompts[0]),
         system_prompts=prompts,
-        signature=dict(row.get("signature", {})),
+        signature={name: float(v) for name, v in row.get("signature", {}).items()},
     )
 
 

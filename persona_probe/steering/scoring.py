@@ -83,7 +83,7 @@ def reply_log_probabilities(
         chosen = reply.log_p.gather(-1, reply.targets[..., None])[..., 0]
         block.write(sums, chosen.masked_fill(~reply.inside, 0.0).double().sum(dim=-1))
     lengths = [t.response.stop - t.response.start for t in tokens if t.response]
-    return ReplyScores(sums.float(), torch.tensor(lengths))
+    return ReplyScores(sums.float(), torch.tensor(lengths, dtype=torch.long))
 
 
 def reply_divergences(

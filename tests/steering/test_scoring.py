@@ -188,3 +188,8 @@ def test_divergence_is_zero_from_the_same_adapter(tiny_model: Any, replied: Any)
 def test_a_conversation_without_a_reply_is_refused(tiny_model: Any, conversations: Any) -> None:
     with pytest.raises(RequestError, match="'p0' does not end with a reply"):
         reply_log_probabilities(tiny_model, conversations, [Arm("plain")])
+
+
+def test_nothing_to_score_gives_empty_tables(tiny_model: Any, arms: Any) -> None:
+    assert next_token_log_probabilities(tiny_model, [], arms, [1, 2]).shape == (len(arms), 0, 2)
+    assert reply_log_probabilities(tiny_model, [], arms).per_token.shape == (len(arms), 0)
