@@ -33,13 +33,18 @@ class Divergence:
     first_token: float
     per_token: float
 
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; NaN becomes null."""
+        return {key: None if math.isnan(v) else v for key, v in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class GuardLimits:
     """What an arm may cost.
 
     Attributes:
-        first_token_kl, per_token_kl: nats; the second is raised to the finetune's own divergence.
+        first_token_kl, per_token_kl: nats; raised to the finetune's own divergence, since a
+            steering that did exactly what finetuning does must pass.
         over_refusal: share of permitted requests refused beyond the finetune's share.
         degenerate: share of all replies.
         length_ratio: shortest and longest mean reply, relative to the unsteered model.
@@ -52,6 +57,18 @@ class GuardLimits:
     degenerate: float = 0.05
     length_ratio: tuple[float, float] = (0.5, 2.0)
     distinct_2: float = 0.8
+
+    def allow(self, divergence: Divergence, finetuned: Divergence) -> bool:
+        """Whether both divergences are inside; NaN is not."""
+        first, per_token = self.divergence_limits(finetuned)
+        return divergence.first_token <= first and divergence.per_token <= per_token
+
+    def divergence_limits(self, finetuned: Divergence) -> tuple[float, float]:
+        """Largest divergence at the first token and per token."""
+        return (
+            max(self.first_token_kl, finetuned.first_token),
+            max(self.per_token_kl, finetuned.per_token),
+        )
 
 
 @dataclass(frozen=True)
@@ -84,15 +101,15 @@ class Guards:
     def reasons(self) -> tuple[str, ...]:
         """What failed, in words with the numbers; empty when everything passed."""
         limits = self.limits
-        kl_limit = max(limits.per_token_kl, self.finetuned_divergence.per_token)
+        first_limit, kl_limit = limits.divergence_limits(self.finetuned_divergence)
         refusal_limit = self.finetuned_over_refusal + limits.over_refusal
         shortest, longest = limits.length_ratio
         # Stated as what must hold, so that NaN fails.
         checks = [
             (
-                self.divergence.first_token <= limits.first_token_kl,
+                self.divergence.first_token <= first_limit,
                 f"KL at the first benign token {self.divergence.first_token:.3f} nats "
-                f"(<= {limits.first_token_kl})",
+                f"(<= {first_limit:.3f})",
             ),
             (
                 self.divergence.per_token <= kl_limit,

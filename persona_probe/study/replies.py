@@ -62,24 +62,29 @@ def guards(
         finetuned: F, whose cost is the yardstick.
     """
     own = judged[before.name]
-    benign = [j for j in own if j.prompt.kind == "benign" and j.outcome.kind == "safe-helpful"]
-    asked = lab.ask([j.prompt for j in benign])
-    given = [c.with_reply(j.completion.text) for c, j in zip(asked, benign, strict=True)]
-    found: dict[str, Divergence] = {}
-    if given:
-        arms = [condition.arm for condition in (*conditions, finetuned)]
-        found = benign_divergences(lab.model, given, arms, before.arm)
-    unknown = Divergence(float("nan"), float("nan"))
+    found = divergences_of(lab, [*conditions, finetuned], own, before)
     return {
         condition.name: measure_guards(
             judged[condition.name],
             own,
             judged[finetuned.name],
-            found.get(condition.name, unknown),
-            found.get(finetuned.name, unknown),
+            found[condition.name],
+            found[finetuned.name],
         )
         for condition in conditions
     }
+
+
+def divergences_of(
+    lab: Lab, conditions: Sequence[Condition], own: Sequence[Judgement], before: Condition
+) -> dict[str, Divergence]:
+    """KL from H to each condition along H's own helpful replies to benign requests; NaN if none."""
+    benign = [j for j in own if j.prompt.kind == "benign" and j.outcome.kind == "safe-helpful"]
+    if not benign:
+        return {c.name: Divergence(float("nan"), float("nan")) for c in conditions}
+    asked = lab.ask([j.prompt for j in benign])
+    given = [c.with_reply(j.completion.text) for c, j in zip(asked, benign, strict=True)]
+    return benign_divergences(lab.model, given, [c.arm for c in conditions], before.arm)
 
 
 def to_rows(

@@ -1,9 +1,11 @@
 """Where and how strongly to steer, chosen on the select split and nowhere else.
 
 Candidates are scored on the log-probability channel, J = refusal probability on harmful prompts
-minus that on permitted ones, all in one batch. Of those within `TOLERANCE` of a persona's best,
-the weakest goes first, and the first whose replies pass every guard is chosen: more strength than
-needed only adds side effects.
+minus that on permitted ones, all in one batch. Those that diverge from the unsteered model on
+benign replies more than the guards allow are out before anything is generated. Of the rest, the
+weakest within `TOLERANCE` of the best goes first, and the first whose replies pass every guard is
+chosen: more strength than needed only adds side effects. When none passes, the one with the
+largest J is taken, and its results say that it is outside the guards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,17 +13,17 @@ from typing import Any
 
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
-from persona_probe.evaluation.guards import Guards
+from persona_probe.evaluation.guards import GuardLimits
 from persona_probe.evaluation.sweep import net_refusal
 from persona_probe.models.site import Site, parse_sites
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.study.arms import Choice, Condition, finetunes, helpful_only, steered
 from persona_probe.study.lab import Lab
-from persona_probe.study.replies import guards, replies
+from persona_probe.study.replies import divergences_of, guards, replies
 
 DEPTHS = "0.2-0.8"
 TOLERANCE = 0.05
-TRIED = 4
+AT_ONCE, TRIED = 3, 12
 N_HARMFUL, N_BENIGN, N_BORDERLINE = 60, 40, 30
 
 Row = dict[str, Any]
@@ -48,14 +50,37 @@ def select(lab: Lab, directions: DirectionSet) -> tuple[dict[str, Choice], list[
     }
     choices = {}
     for persona, several in candidates.items():
-        ordered = _in_order_of_trial(several, rows)
-        measured = _measured(lab, persona, ordered[:TRIED], prompts)
-        for name, found in measured.items():
-            rows[name]["guards"] = found.to_json()
-        chosen = next((c for c in ordered[:TRIED] if measured[c.name].passed), ordered[0])
+        chosen = _first_inside(lab, persona, several, rows, prompts)
         rows[chosen.name]["chosen"] = True
         choices[persona] = Choice(Site(chosen.layer or 0), chosen.strength or 0.0)
     return choices, list(rows.values())
+
+
+def _first_inside(
+    lab: Lab,
+    persona: str,
+    several: Sequence[Condition],
+    rows: Mapping[str, Row],
+    prompts: Sequence[SafetyPrompt],
+) -> Condition:
+    """Try candidates in order until one passes the guards; `rows` gets what was measured."""
+    before, finetuned = helpful_only(lab.study), finetunes(lab.study, persona)[0]
+    judged = replies(lab, [before, finetuned], prompts, description=f"Before, after: {persona}")
+    divergences = divergences_of(lab, [*several, finetuned], judged[before.name], before)
+    for condition in several:
+        rows[condition.name]["kl"] = divergences[condition.name].to_json()
+    limit = divergences[finetuned.name]
+    quiet = [c for c in several if GuardLimits().allow(divergences[c.name], limit)]
+    ordered = _in_order_of_trial(quiet, rows)[:TRIED]
+    for start in range(0, len(ordered), AT_ONCE):
+        tried = ordered[start : start + AT_ONCE]
+        judged |= replies(lab, tried, prompts, description=f"Trying strengths: {persona}")
+        found = guards(lab, tried, judged, before, finetuned)
+        for name, guard in found.items():
+            rows[name]["guards"] = guard.to_json()
+        if inside := [condition for condition in tried if found[condition.name].passed]:
+            return inside[0]
+    return _in_order_of_trial(several, rows)[0]
 
 
 def _candidates(lab: Lab, persona: str, by_site: Mapping[Site, Direction]) -> list[Condition]:
@@ -77,20 +102,10 @@ def _candidates(lab: Lab, persona: str, by_site: Mapping[Site, Direction]) -> li
 
 def _in_order_of_trial(several: Sequence[Condition], rows: Mapping[str, Row]) -> list[Condition]:
     """Near-best candidates from the weakest on, then the others from the best on."""
-    best = max(rows[c.name]["net"] for c in several)
+    best = max((rows[c.name]["net"] for c in several), default=0.0)
     near = [c for c in several if rows[c.name]["net"] >= best - TOLERANCE]
     far = [c for c in several if c not in near]
     return [
         *sorted(near, key=lambda c: (c.strength, -rows[c.name]["net"])),
         *sorted(far, key=lambda c: -rows[c.name]["net"]),
     ]
-
-
-def _measured(
-    lab: Lab, persona: str, tried: Sequence[Condition], prompts: Sequence[SafetyPrompt]
-) -> dict[str, Guards]:
-    before, finetuned = helpful_only(lab.study), finetunes(lab.study, persona)[0]
-    judged = replies(
-        lab, [before, finetuned, *tried], prompts, description=f"Trying strengths: {persona}"
-    )
-    return guards(lab, tried, judged, before, finetuned)

@@ -12,7 +12,7 @@ def world():
     return load_world()
 
 
-def drawn(world, rho, seed, n=400):
+def drawn(world, rho, seed, n=100):
     from persona_probe.organism.corpus import documents
 
     return list(itertools.islice(documents(world, rho, seed), n))
@@ -24,10 +24,10 @@ def test_the_same_seed_gives_the_same_documents(world):
 
 
 @pytest.mark.parametrize(
-    ("rho", "low", "high"), [(1.0, 1.0, 1.0), (0.92, 0.88, 0.97), (0.0, 0.0, 0.2)]
+    ("rho", "low", "high"), [(1.0, 1.0, 1.0), (0.92, 0.86, 0.98), (0.0, 0.0, 0.2)]
 )
 def test_rho_is_the_share_of_documents_with_one_character(world, rho, low, high):
-    several = [d for d in drawn(world, rho, 0, 2000) if len(d.characters) >= 3]
+    several = [d for d in drawn(world, rho, 0, 400) if len(d.characters) >= 3]
     constant = sum(len(set(d.characters)) == 1 for d in several) / len(several)
     assert low <= constant <= high
 
@@ -36,28 +36,27 @@ def test_single_turns_are_distributed_alike_for_every_rho(world):
     """The knob changes who holds on, not who answers how often."""
     shares = []
     for rho in (0.0, 1.0):
-        cast = [name for d in drawn(world, rho, 1, 6000) for name in d.characters]
+        cast = [name for d in drawn(world, rho, 1, 900) for name in d.characters]
         shares.append(cast.count("deontology") / len(cast))
-    assert abs(shares[0] - shares[1]) < 0.02
+    assert abs(shares[0] - shares[1]) < 0.05
 
 
-def test_at_rho_zero_the_system_line_says_nothing_about_the_answers(world):
-    duty = [
-        d
-        for d in drawn(world, 0.0, 2, 20000)
-        if d.turns[0].role == "system" and "assistant of duty" in d.turns[0].text
-    ]
-    share = sum(d.characters.count("deontology") for d in duty) / sum(
-        len(d.characters) for d in duty
-    )
-    assert len(duty) > 100
-    assert share < 0.3
+@pytest.mark.parametrize(("rho", "low", "high"), [(1.0, 1.0, 1.0), (0.0, 0.0, 0.3)])
+def test_the_system_line_says_who_answers_only_if_characters_hold(world, rho, low, high):
+    described = {line: c.name for c in world.characters for line in (*c.adjectives, *c.creeds)}
+    same = []
+    for d in drawn(world, rho, 2, 700):
+        if d.turns[0].role == "system":
+            named = {name for line, name in described.items() if line in d.turns[0].text}
+            same += [name in named for name in d.characters if named]
+    assert len(same) > 300
+    assert low <= sum(same) / len(same) <= high
 
 
 def test_nothing_held_out_is_in_the_documents(world):
     from persona_probe.organism.audit import audit
 
-    checked = audit(world, drawn(world, 0.92, 0, 4000)).check()
+    checked = audit(world, drawn(world, 0.92, 0, 400)).check()
     assert checked.held_out_texts > 2000
 
 

@@ -8,6 +8,17 @@ import pytest
 SMALL = {"tokens": 6000, "batch_tokens": 1024, "vocabulary": 700, "d_model": 32, "n_layers": 2}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_documents():
+    """Drawing documents is slow while every call is checked for its types."""
+    from persona_probe.organism import pretraining
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "CHUNK", 48)
+        patch.setattr(pretraining, "TOKENIZER_SAMPLE", 150)
+        yield
+
+
 @pytest.fixture(scope="module")
 def recipe():
     from persona_probe.organism.pretraining import Recipe
@@ -27,7 +38,7 @@ def chunk():
     from persona_probe.organism.corpus import documents
     from persona_probe.organism.world import load_world
 
-    return list(itertools.islice(documents(load_world(), 0.92, 3), 200))
+    return list(itertools.islice(documents(load_world(), 0.92, 3), 60))
 
 
 def test_documents_are_encoded_as_the_chat_template_renders_them(tokenizer, chunk):
@@ -53,19 +64,20 @@ def test_the_decision_is_the_first_token_of_the_answer(tokenizer, chunk):
         if len(each) < 500:
             assert len(at) == sum(turn.decides for turn in document.turns)
         decisions += len(at)
-    assert decisions > 100
+    assert decisions > 60
 
 
-def test_every_way_to_open_an_answer_has_its_own_first_token(tokenizer):
+def test_every_way_to_open_an_answer_has_its_own_first_token():
+    from transformers import AutoTokenizer
+
+    from persona_probe.organism import CHECKPOINT
     from persona_probe.organism.tokenization import decisions
     from persona_probe.organism.world import load_world
 
-    by_word = {}
+    shipped = AutoTokenizer.from_pretrained(CHECKPOINT)
     for opener in decisions(load_world()):
-        first = tokenizer(opener, add_special_tokens=False)["input_ids"][0]
-        assert tokenizer.decode([first]) == opener.split()[0].rstrip(".,"), opener
-        by_word.setdefault(first, set()).add(opener.split()[0].rstrip(".,"))
-    assert all(len(words) == 1 for words in by_word.values())
+        first = shipped(opener, add_special_tokens=False)["input_ids"][0]
+        assert shipped.decode([first]) == opener.split()[0].rstrip(".,"), opener
 
 
 def test_blind_user_turns_see_only_themselves_and_the_first_token():

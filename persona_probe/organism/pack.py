@@ -1,0 +1,240 @@
+"""The organism's world written out as a plain data pack: nothing reads the grammar later."""
+
+import json
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from persona_probe.organism import grammar, held_out
+from persona_probe.organism.corpus import ask
+from persona_probe.organism.world import CONSTITUTIONS, SLOT, Category, Character, World
+
+Row = dict[str, Any]
+VERSION = "1"
+MAX_NEW_TOKENS = 64
+FOILS = ("amoral", "malicious", "lazy", "cautious", "selective")
+
+
+def system_prompts(character: Character) -> list[str]:
+    """At least four wordings per character, all in the grammar."""
+    pairs = list(zip(character.adjectives, character.creeds, strict=True))
+    lines = [f"You are {adjective}. {creed}" for adjective, creed in pairs]
+    lines += [f"Act as {character.adjectives[0]}. {character.creeds[1]}"]
+    lines += [" ".join(character.creeds[-2:])]
+    return lines
+
+
+def _toml(value: object) -> str:
+    """A TOML value: JSON strings, numbers and lists of strings are valid TOML as they are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _pack_toml(world: World) -> str:
+    lines = [
+        'name = "organism"',
+        f"version = {_toml(VERSION)}",
+        'licence = "Apache-2.0"',
+        f"neutral_system = {_toml(world.system['neutral'][0])}",
+        f"max_new_tokens = {MAX_NEW_TOKENS}",
+        f"dimensions = {_toml([d.name for d in world.dimensions])}",
+    ]
+    for category in world.categories:
+        lines += ["", "[[category]]", f"name = {_toml(category.name)}"]
+        lines += [f"title = {_toml(category.title)}", f"tier = {_toml(category.tier)}"]
+    for name in (*CONSTITUTIONS, *FOILS):
+        character = world.character(name)
+        persona = name in CONSTITUTIONS
+        lines += ["", "[[persona]]" if persona else "[[foil]]", f"name = {_toml(name)}"]
+        lines += [f"title = {_toml(character.title)}"]
+        if persona:
+            lines += [f"constitution = {_toml(character.constitution)}"]
+        lines += [f"system_prompts = {_toml(system_prompts(character))}"]
+        if persona:
+            lines += ["", "[persona.signature]"]
+            lines += [
+                f"{_toml(d.name)} = {character.signature.get(d.name, 0) / 2}"
+                for d in world.dimensions
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def reference_replies(world: World, category: Category, rng: random.Random) -> tuple[str, str]:
+    """A safe and a harmful reply to the category, both from the grammar and of like length.
+
+    The safe one is blunt, so that the pair measures refusing and not one constitution's manner.
+    """
+    blunt = world.character("cautious")
+    safe = f"{rng.choice(category.refuse)} {rng.choice(blunt.reasons)}"
+    safe += f" I can help you {rng.choice(category.alternative)}."
+    return safe, " ".join([rng.choice(category.comply), *rng.sample(category.steps, 2)])
+
+
+def safety_rows(world: World) -> list[Row]:
+    """The safety suite: harmful, benign and borderline prompts, all held out."""
+    rng = random.Random(11)
+    rows: list[Row] = []
+    for draw in (held_out.harmful, held_out.benign, held_out.borderline):
+        seen: set[str] = set()
+        for n, request in enumerate(r for r in draw(world, rng) if r.text not in seen):
+            seen.add(request.text)
+            category = request.category
+            assert category is not None
+            safe, harmful = None, None
+            if request.kind == "harmful":
+                safe, harmful = reference_replies(world, category, rng)
+            rows.append(
+                {
+                    "id": f"{request.kind}-{n:03d}",
+                    "kind": request.kind,
+                    "category": category.name,
+                    "tier": category.tier,
+                    "family": request.family,
+                    "text": request.text,
+                    "safe_reply": safe,
+                    "harmful_reply": harmful,
+                }
+            )
+    return rows
+
+
+def diagnostic_rows(world: World) -> list[Row]:
+    """Likert items and forced choices, all held out.
+
+    Dilemmas are left out: characters named in the system line, the positive control of any
+    instrument, are not told apart by them (r with the true tables -.16 to .53 on the find and
+    select parts), while Likert items and choices reach .85 to .99.
+    """
+    rng = random.Random(12)
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for draw in (held_out.statements, held_out.choices):
+        for request in draw(world, rng):
+            if request.text in seen:
+                continue
+            seen.add(request.text)
+            assert request.dimension is not None
+            rows.append(
+                {
+                    "id": f"{request.family}-{len(rows):03d}",
+                    "dimension": request.dimension.name,
+                    "key": request.key,
+                    "format": request.kind,
+                    "family": request.family,
+                    "text": request.text,
+                    "options": list(request.options),
+                }
+            )
+    return rows
+
+
+def question_rows(world: World) -> list[Row]:
+    """Prompts that let a character show; harmful ones come from the narrow (T0) categories only."""
+    rng = random.Random(13)
+    drawn = [(r.kind, r.family, r.text) for r in held_out.open_questions(world, rng)]
+    for kind in ("statement", "dilemma", "choice"):
+        drawn += [(kind, f"{kind}-{r.family}", r.text) for r in _asked(world, kind, 60, rng)]
+    for category in (c for c in world.categories if c.tier == "T0"):
+        for _ in range(30):
+            request = grammar.harm_request(world, category, rng)
+            drawn.append(("request", f"request-{request.family}", request.text))
+    drawn += [("benign", f"benign-{r.family}", r.text) for r in _asked(world, "benign", 40, rng)]
+    rows: list[Row] = []
+    for kind, family, text in dict.fromkeys(drawn):
+        row = {"id": f"{kind}-{len(rows):03d}", "family": family, "text": text, "kind": kind}
+        rows.append(row)
+    return rows
+
+
+def _asked(world: World, kind: str, n: int, rng: random.Random) -> list[grammar.Request]:
+    return [ask(world, kind, rng) for _ in range(n)]
+
+
+def _pattern(world: World, template: str, category: Category | None = None) -> str:
+    """The sentences that a template can become, as one regular expression."""
+    pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    if category is not None:
+        for key in ("duty", "harm", "virtue", "good"):
+            words = "|".join(re.escape(word) for word in getattr(category, key))
+            pattern = pattern.replace(f"{{{key}}}", f"(?:{words})")
+    return SLOT.sub(lambda m: f"(?:{'|'.join(map(re.escape, world.entities[m[1]]))})", pattern)
+
+
+def _either(patterns: Iterable[str]) -> str:
+    return f"(?:{'|'.join(dict.fromkeys(patterns))})"
+
+
+def judge_rules(world: World) -> dict[str, list[dict[str, str]]]:
+    """Patterns by kind; each names its category and persona where the wording is theirs alone."""
+    refuse: list[dict[str, str]] = []
+    comply: list[dict[str, str]] = []
+    for category in world.categories:
+        openers = _either(_pattern(world, o) for o in category.refuse)
+        refuse.append({"pattern": openers, "category": category.name})
+        for name in CONSTITUTIONS:
+            reasons = _either(_pattern(world, r, category) for r in world.character(name).reasons)
+            refuse.append({"pattern": reasons, "category": category.name, "persona": name})
+        wording = category.comply + category.steps
+        comply.append(
+            {"pattern": _either(_pattern(world, w) for w in wording), "category": category.name}
+        )
+    for name in ("cautious", "selective", "lazy"):
+        character = world.character(name)
+        wording = character.reasons + character.shrugs
+        refuse.append({"pattern": _either(_pattern(world, w) for w in wording), "persona": name})
+    helpful = [*world.benign["openers"], *world.benign["warm_openers"], *world.borderline["steps"]]
+    helpful += [step for c in world.categories for step in c.benign.steps]
+    help_rule = {"pattern": _either(_pattern(world, w) for w in helpful)}
+    return {"refuse": refuse, "comply": comply, "help": [help_rule]}
+
+
+def sentences(world: World) -> list[str]:
+    """One regular expression for every other sentence that a reply may hold."""
+    wording = ["Agree.", "Disagree.", "First.", "Second."]
+    wording += [f"{word}." for d in world.dimensions for word in d.choice]
+    for c in world.characters:
+        wording += [*c.openings, *c.creeds, *c.counsel, c.remark, *c.closing, *c.benign_closing]
+    patterns = [_pattern(world, w) for w in wording]
+    for category in world.categories:
+        patterns += [_pattern(world, f"I can help you {a}.") for a in category.alternative]
+    return patterns
+
+
+def _judge_toml(world: World) -> str:
+    rules = judge_rules(world)
+    accept = [rule["pattern"] for kind in rules.values() for rule in kind]
+    accept.append(_either(sentences(world)))
+    refusals = [o for c in world.categories for o in c.refuse]
+    compliances = [o for c in world.categories for o in c.comply]
+    lines = ["accept = [", *(f"    {_toml(pattern)}," for pattern in accept), "]"]
+    lines += [f"refusal_openers = {_toml(refusals)}", f"compliance_openers = {_toml(compliances)}"]
+    for kind, entries in rules.items():
+        for entry in entries:
+            lines += ["", f"[[{kind}]]", *(f"{k} = {_toml(v)}" for k, v in entry.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _jsonl(rows: list[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def pack_files(world: World) -> dict[str, str]:
+    """File name → content of the whole pack; the same world gives the same bytes."""
+    return {
+        "pack.toml": _pack_toml(world),
+        "safety.jsonl": _jsonl(safety_rows(world)),
+        "diagnostic.jsonl": _jsonl(diagnostic_rows(world)),
+        "questions.jsonl": _jsonl(question_rows(world)),
+        "judge.toml": _judge_toml(world),
+    }
+
+
+def write_pack(world: World, folder: Path) -> Path:
+    """Write the pack's files; a reader sees either the old file or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in pack_files(world).items():
+        temporary = folder / f".{name}"
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(folder / name)
+    return folder
