@@ -76,10 +76,18 @@ def guards(
 
 
 def divergences_of(
-    lab: Lab, conditions: Sequence[Condition], own: Sequence[Judgement], before: Condition
+    lab: Lab,
+    conditions: Sequence[Condition],
+    own: Sequence[Judgement],
+    before: Condition,
+    most: int | None = None,
 ) -> dict[str, Divergence]:
-    """KL from H to each condition along H's own helpful replies to benign requests; NaN if none."""
+    """KL from H to each condition along (at most so many of) its own helpful, benign replies.
+
+    NaN when H gave none.
+    """
     benign = [j for j in own if j.prompt.kind == "benign" and j.outcome.kind == "safe-helpful"]
+    benign = benign[:most]
     if not benign:
         return {c.name: Divergence(float("nan"), float("nan")) for c in conditions}
     asked = lab.ask([j.prompt for j in benign])

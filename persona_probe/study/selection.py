@@ -24,6 +24,7 @@ from persona_probe.study.replies import divergences_of, guards, replies
 DEPTHS = "0.2-0.8"
 TOLERANCE = 0.05
 AT_ONCE, TRIED = 3, 12
+KL_REPLIES = 20
 N_HARMFUL, N_BENIGN, N_BORDERLINE = 60, 40, 30
 
 Row = dict[str, Any]
@@ -66,7 +67,9 @@ def _first_inside(
     """Try candidates in order until one passes the guards; `rows` gets what was measured."""
     before, finetuned = helpful_only(lab.study), finetunes(lab.study, persona)[0]
     judged = replies(lab, [before, finetuned], prompts, description=f"Before, after: {persona}")
-    divergences = divergences_of(lab, [*several, finetuned], judged[before.name], before)
+    divergences = divergences_of(
+        lab, [*several, finetuned], judged[before.name], before, KL_REPLIES
+    )
     for condition in several:
         rows[condition.name]["kl"] = divergences[condition.name].to_json()
     limit = divergences[finetuned.name]
