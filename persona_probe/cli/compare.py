@@ -10,8 +10,12 @@ from persona_probe.cli.say import result, table
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(help="Activations before finetuning.")],
-    after: Annotated[Path, typer.Argument(help="Activations after it, on the same prompts.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="Activations before finetuning.")
+    ],
+    after: Annotated[
+        Path, typer.Argument(metavar="AFTER", help="Activations after it, on the same prompts.")
+    ],
     directions: Annotated[Path, typer.Option(help="A folder or file written by `find`.")],
     resamples: Annotated[int, typer.Option(help="Bootstrap draws of prompt families.")] = 2000,
     seed: Seed = 0,

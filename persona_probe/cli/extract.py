@@ -16,7 +16,7 @@ PROMPTS_HELP = (
 
 def extract(
     model: Model,
-    prompts: Annotated[str, typer.Argument(help=PROMPTS_HELP)],
+    prompts: Annotated[str, typer.Argument(metavar="PROMPTS", help=PROMPTS_HELP)],
     out: Annotated[Path, typer.Option(help="Folder for the activations.")],
     adapter: Annotated[
         list[str] | None,

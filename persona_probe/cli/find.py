@@ -10,7 +10,9 @@ from persona_probe.cli.say import result, table
 
 
 def find(
-    activations: Annotated[Path, typer.Argument(help="A folder written by `extract`.")],
+    activations: Annotated[
+        Path, typer.Argument(metavar="ACTIVATIONS", help="A folder written by `extract`.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the directions.")],
     finder: Annotated[str, typer.Option(help="mean_difference or linear_probe.")] = (
         "mean_difference"

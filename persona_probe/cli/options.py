@@ -7,7 +7,7 @@ import typer
 
 MODEL_HELP = "Model folder or hub name; 'organism' is the embedded model."
 
-Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Adapter = Annotated[
     str | None,
     typer.Option(help="LoRA adapter: a name in MODEL/adapters, a folder, or a hub name."),

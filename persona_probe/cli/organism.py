@@ -32,7 +32,10 @@ def build(
 
 def bars(
     folder: Annotated[
-        Path | None, typer.Argument(help="An organism's folder; the embedded one if not given.")
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER", help="An organism's folder; the embedded one if not given."
+        ),
     ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Also write bars.json and bars.md into the folder.")

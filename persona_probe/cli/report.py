@@ -10,7 +10,7 @@ from persona_probe.cli.say import result
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A folder written by `study run`.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `study run`.")],
     out: Annotated[
         Path | None, typer.Option(help="File to write; RUN/report.html if not given.")
     ] = (None),

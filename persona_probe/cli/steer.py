@@ -11,7 +11,7 @@ from persona_probe.cli.say import result
 
 def steer(
     model: Model,
-    prompt: Annotated[str, typer.Argument(help="What the user says.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the user says.")],
     directions: Annotated[Path, typer.Option(help="A folder or file written by `find`.")],
     persona: Annotated[str, typer.Option(help="Whose direction.")],
     layer: Annotated[int, typer.Option(help="0-based block after which it acts.")],

@@ -18,7 +18,7 @@ from persona_probe.cli.say import note, result
 
 
 def run(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "organism",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = "organism",
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("artifacts/demo"),
     pack: PackName = "organism",
     helpful_only: Annotated[

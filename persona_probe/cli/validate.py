@@ -10,8 +10,12 @@ from persona_probe.cli.say import result, table
 
 
 def validate(
-    directions: Annotated[Path, typer.Argument(help="A folder or file written by `find`.")],
-    activations: Annotated[Path, typer.Argument(help="The activations they were found in.")],
+    directions: Annotated[
+        Path, typer.Argument(metavar="DIRECTIONS", help="A folder or file written by `find`.")
+    ],
+    activations: Annotated[
+        Path, typer.Argument(metavar="ACTIVATIONS", help="The activations they were found in.")
+    ],
     resamples: Annotated[int, typer.Option(help="Bootstrap draws of prompt families.")] = 2000,
     seed: Seed = 0,
     as_json: Json = False,

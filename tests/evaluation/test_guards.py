@@ -30,7 +30,7 @@ HARMLESS = Guards(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"divergence": Divergence(0.11, 0.0)}, "first benign token"),
+        ({"divergence": Divergence(0.21, 0.0)}, "first benign token"),
         ({"divergence": Divergence(0.0, 0.31)}, "per benign token"),
         ({"over_refusal": 0.08}, "permitted requests refused"),
         ({"degenerate": 0.06}, "degenerate"),
@@ -50,10 +50,12 @@ def test_each_guard_fails_alone_and_says_why(change: dict[str, Any], words: str)
 
 
 def test_the_finetunes_own_divergence_is_allowed_for() -> None:
-    steered = dataclasses.replace(HARMLESS, divergence=Divergence(0.05, 0.25))
+    steered = dataclasses.replace(HARMLESS, divergence=Divergence(0.15, 0.25))
     assert steered.passed
     modest = dataclasses.replace(steered, finetuned_divergence=Divergence(0.0, 0.01))
-    assert not modest.passed
+    assert len(modest.reasons) == 2
+    itself = dataclasses.replace(HARMLESS, divergence=HARMLESS.finetuned_divergence)
+    assert itself.passed, "a steering that does exactly what finetuning does must pass"
 
 
 def test_the_unsteered_model_passes_its_own_guards(judged: Any) -> None:

@@ -176,7 +176,7 @@ def test_the_headline_counts_personas(run_folder: Path, page: str) -> None:
     assert heading is not None
     assert heading[1] == (
         "Adding one direction brings at least half of finetuning’s safety in two of four personas, "
-        "and as much as finetuning in one; it carries the persona’s own voice in one"
+        "and as much as finetuning in one; of these it carries the persona’s own voice in one"
     )
 
 

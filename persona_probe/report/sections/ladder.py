@@ -67,7 +67,7 @@ def headline(run: Run) -> str:
         sentence += f", and as much as finetuning in {_count(fully)}"
     if any(answer is not None for answer in _answers(run, "L5").values()):
         own = len(enough & _passed(run, "L5"))
-        sentence += f"; it carries the persona’s own voice in {_count(own)}"
+        sentence += f"; of these it carries the persona’s own voice in {_count(own)}"
     return sentence
 
 
