@@ -1,6 +1,7 @@
 """What a command says: results on standard output, everything else on standard error."""
 
 import json
+import sys
 from typing import Any
 
 import typer
@@ -17,16 +18,18 @@ def result(value: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def table(columns: list[str], rows: list[list[str]], title: str | None = None) -> str:
-    """A plain table for people; the first column is left-aligned, the others right-aligned."""
+    """A plain table for people; columns of numbers are aligned to the right, text to the left."""
     from rich.console import Console
     from rich.table import Table
 
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        numeric = all(row[index][:1] in "0123456789+-." for row in rows)
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         grid.add_row(*row)
-    console = Console()
+    # A pipe has no width; wide enough there that no row is folded.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     with console.capture() as captured:
         console.print(grid)
-    return captured.get().rstrip()
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())

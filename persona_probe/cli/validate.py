@@ -36,7 +36,7 @@ def validate(
             validation.persona,
             str(row.site.layer),
             str(row.auroc),
-            f"{row.p_over_sites:.3f}",
+            f"{row.p_over_sites:.4f}",
             "-" if row.reliability is None else f"{row.reliability.spearman_brown:.2f}",
             "-" if row.chance is None else f"{row.chance.auroc.high:.2f}",
         ]
