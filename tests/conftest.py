@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from persona_probe.directions.direction import Direction
     from persona_probe.models.residual_model import ResidualModel
 
 N_LAYERS, D_MODEL, CONTEXT = 3, 32, 256
@@ -73,44 +76,32 @@ def byte_level_tokenizer(chat_template: str | None) -> Any:
     return fast
 
 
+# What Llama and Qwen2 configurations have in common.
+DECODER = {
+    "hidden_size": D_MODEL,
+    "intermediate_size": 64,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
 def _llama(vocab_size: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocab_size,
-            hidden_size=D_MODEL,
-            intermediate_size=64,
-            num_hidden_layers=N_LAYERS,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=None,
-            eos_token_id=2,
-            pad_token_id=0,
-            tie_word_embeddings=True,
-        )
-    )
+    config = LlamaConfig(vocab_size=vocab_size, tie_word_embeddings=True, **DECODER)
+    return LlamaForCausalLM(config)
 
 
 def _qwen2(vocab_size: int) -> Any:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=vocab_size,
-            hidden_size=D_MODEL,
-            intermediate_size=64,
-            num_hidden_layers=N_LAYERS,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=None,
-            eos_token_id=2,
-            pad_token_id=0,
-            tie_word_embeddings=False,
-        )
-    )
+    config = Qwen2Config(vocab_size=vocab_size, tie_word_embeddings=False, **DECODER)
+    return Qwen2ForCausalLM(config)
 
 
 def _gpt2(vocab_size: int) -> Any:
@@ -311,3 +302,33 @@ def finished_run(
     folder = tmp_path_factory.mktemp("runs") / "small"
     run_study(small_study(tiny_llama_folder, small_pack), folder, device="cpu")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_direction() -> "Callable[..., Direction]":
+    """A seeded random direction; a constant vector would be a no-op under LayerNorm."""
+
+    def make(
+        layer: int = 1, seed: int = 0, position: str = "last_prompt_token", d_model: int = 32
+    ) -> "Direction":
+        import torch
+
+        from persona_probe.directions.direction import Direction
+        from persona_probe.models.site import Site
+        from persona_probe.provenance import Provenance
+
+        raw = torch.randn(d_model, generator=torch.Generator().manual_seed(seed))
+        return Direction(
+            unit=raw / raw.norm(),
+            gap=3.0,
+            midpoint=0.0,
+            site=Site(layer),
+            finder="random_isotropic",
+            family="prompt_in_H",
+            persona=f"random-{seed}",
+            position=position,
+            norm=4.0,
+            provenance=Provenance(),
+        )
+
+    return make

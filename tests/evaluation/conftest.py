@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from persona_probe.directions.direction import Direction
     from persona_probe.evaluation.judge import Judgement
     from persona_probe.personas.judge_rules import JudgeRules
     from persona_probe.personas.safety_suite import SafetyPrompt
@@ -68,35 +67,5 @@ def judged() -> Callable[..., "Judgement"]:
         prompt = SafetyPrompt(f"{kind}-{family}", kind, "harassment", "T0", family, "…")  # type: ignore[arg-type]
         completion = Completion(prompt.id, "arm", 0, text, (1, 2, 3), True)
         return Judgement(prompt, completion, Outcome(outcome, "said so"))  # type: ignore[arg-type]
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def make_direction() -> Callable[..., "Direction"]:
-    """A seeded random direction; a constant vector would be a no-op under LayerNorm."""
-
-    def make(
-        layer: int = 1, seed: int = 0, position: str = "last_prompt_token", d_model: int = 32
-    ) -> "Direction":
-        import torch
-
-        from persona_probe.directions.direction import Direction
-        from persona_probe.models.site import Site
-        from persona_probe.provenance import Provenance
-
-        raw = torch.randn(d_model, generator=torch.Generator().manual_seed(seed))
-        return Direction(
-            unit=raw / raw.norm(),
-            gap=3.0,
-            midpoint=0.0,
-            site=Site(layer),
-            finder="random_isotropic",
-            family="prompt_in_H",
-            persona=f"random-{seed}",
-            position=position,
-            norm=4.0,
-            provenance=Provenance(),
-        )
 
     return make
