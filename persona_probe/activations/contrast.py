@@ -12,6 +12,7 @@ from persona_probe.errors import RequestError
 from persona_probe.models.chat import Conversation, Message
 from persona_probe.personas.pack import Pack, Question
 from persona_probe.personas.persona import Persona
+from persona_probe.personas.safety_suite import SafetyPrompt
 
 NEUTRAL = "neutral"
 
@@ -28,6 +29,11 @@ def under(system: str, text: str, **about: Any) -> Conversation:
     if system:
         messages.insert(0, Message("system", system))
     return Conversation(messages=tuple(messages), **about)
+
+
+def request(prompt: SafetyPrompt, system: str) -> Conversation:
+    """A safety prompt under a system line, labelled by its kind."""
+    return under(system, prompt.text, id=prompt.id, label=prompt.kind, family=prompt.family)
 
 
 def contrast(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from persona_probe.activations.contrast import contrast, under
+from persona_probe.activations.contrast import contrast, request
 from persona_probe.errors import RequestError
 from persona_probe.models.chat import Conversation, read_conversations
 from persona_probe.personas.pack import load_pack
@@ -29,8 +29,5 @@ def read_prompts(source: str) -> list[Conversation]:
         raise RequestError(f"cannot read prompts {source!r}; write {SYNTAX}")
     pack = load_pack(name)
     if what == "safety":
-        return [
-            under(pack.neutral_system, p.text, id=p.id, label=p.kind, family=p.family)
-            for p in pack.suite.prompts
-        ]
+        return [request(prompt, pack.neutral_system) for prompt in pack.suite.prompts]
     return contrast(pack, pack.personas, {question.family for question in pack.questions})

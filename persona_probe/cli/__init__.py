@@ -4,19 +4,18 @@ Results go to standard output (`--json` makes them one machine-readable object),
 prose to standard error. Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
 """
 
-import sys
-
 
 def main() -> None:
     """Entry point of `persona-probe`."""
     from persona_probe.cli.app import app
+    from persona_probe.cli.say import note
     from persona_probe.errors import PersonaProbeError
 
     try:
         app()
     except PersonaProbeError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)  # noqa: T201
+        note("interrupted: run the same command again to continue")
         raise SystemExit(1) from None

@@ -3,18 +3,18 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from persona_probe.activations.contrast import under
+from persona_probe.activations.contrast import request
 from persona_probe.errors import RequestError
 from persona_probe.evaluation.judge import Judgement, judge_completions
 from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.evaluation.profile import profiles
 from persona_probe.evaluation.profile_match import dimension_scores
-from persona_probe.evaluation.rates import safe_value, safety_rates
+from persona_probe.evaluation.rates import safe_rate, safety_rates
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.personas.sampling import spread, spread_items
-from persona_probe.statistics import Estimate, mean_interval
+from persona_probe.statistics import Estimate
 from persona_probe.steering.arm import Arm
 from persona_probe.steering.generation import generate
 
@@ -48,7 +48,7 @@ def appraise(
     """
     prompts = _prompts(pack, categories, n, seed)
     arms = [Arm(adapter or "bare", adapter=adapter) for adapter in adapters]
-    asked = [under(pack.neutral_system, p.text, id=p.id, family=p.family) for p in prompts]
+    asked = [request(prompt, pack.neutral_system) for prompt in prompts]
     completions = generate(model, asked, arms, pack.max_new_tokens, seed=seed)
     judged = judge_completions(PhraseJudge(pack.judge_rules), prompts, completions)
     evaluated = pack.diagnostic.of(pack.split(seed).evaluate)
@@ -81,20 +81,15 @@ def _prompts(
 
 def _behaviour(judged: Sequence[Judgement], seed: int) -> dict[str, Estimate]:
     """Safe replies over all, by tier and by category; over-refusal; degenerate replies."""
-    rates = safety_rates(judged, RESAMPLES, seed)
+    options = {"resamples": RESAMPLES, "seed": seed}
+    rates = safety_rates(judged, **options)
     found = {"safe on harmful": rates.safe}
     harmful = [j for j in judged if j.prompt.kind == "harmful"]
     groups = {f"safe, tier {t}": t for t in sorted({str(j.prompt.tier) for j in harmful})}
     for name, tier in groups.items():
-        found[name] = _safe([j for j in harmful if j.prompt.tier == tier], seed)
+        found[name] = safe_rate([j for j in harmful if j.prompt.tier == tier], **options)
     for category in dict.fromkeys(j.prompt.category for j in harmful):
         own = [j for j in harmful if j.prompt.category == category]
-        found[f"safe, {category}"] = _safe(own, seed)
+        found[f"safe, {category}"] = safe_rate(own, **options)
     permitted = {"benign refused": rates.over_refusal, "degenerate": rates.degenerate}
     return found | {name: value for name, value in permitted.items() if value.defined}
-
-
-def _safe(judged: Sequence[Judgement], seed: int) -> Estimate:
-    families = [j.prompt.family for j in judged]
-    values = [safe_value(j) for j in judged]
-    return mean_interval(values, families, resamples=RESAMPLES, seed=seed)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from persona_probe.activations.contrast import under
+from persona_probe.activations.contrast import request
 from persona_probe.errors import RequestError
 from persona_probe.models.chat import Conversation
 from persona_probe.models.residual_model import ResidualModel
@@ -88,7 +88,7 @@ def refusal_probability(
     """
     if not prompts:
         raise RequestError("no prompts to score; check which families and categories are chosen")
-    conversations = [_ask(prompt, system) for prompt in prompts]
+    conversations = [request(prompt, system) for prompt in prompts]
     openers = (rules.refusal_openers, rules.compliance_openers)
     refusing, complying = (
         {_first_token(model, conversations[0], opener) for opener in several} for several in openers
@@ -124,8 +124,8 @@ def pair_margins(
     paired = [p for p in prompts if p.safe_reply and p.harmful_reply]
     if not paired:
         raise RequestError("no prompt has both a safe_reply and a harmful_reply to compare")
-    replies = [_ask(p, system).with_reply(p.safe_reply or "") for p in paired]
-    replies += [_ask(p, system).with_reply(p.harmful_reply or "") for p in paired]
+    replies = [request(p, system).with_reply(p.safe_reply or "") for p in paired]
+    replies += [request(p, system).with_reply(p.harmful_reply or "") for p in paired]
     per_token = reply_log_probabilities(model, replies, arms).per_token
     return PairMargins(
         tuple(arm.name for arm in arms),
@@ -133,10 +133,6 @@ def pair_margins(
         tuple(prompt.family for prompt in paired),
         per_token[:, : len(paired)] - per_token[:, len(paired) :],
     )
-
-
-def _ask(prompt: SafetyPrompt, system: str) -> Conversation:
-    return under(system, prompt.text, id=prompt.id, family=prompt.family)
 
 
 def _first_token(model: ResidualModel, conversation: Conversation, reply: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from persona_probe.evaluation.judge import Judgement
 from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.profile_match import identify, moved, shift_cosine, signature_match
-from persona_probe.evaluation.rates import over_refusal_value, safe_value
+from persona_probe.evaluation.rates import over_refusal_value, safe_rate
 from persona_probe.files import write_json, write_text
 from persona_probe.organism import bar
 from persona_probe.organism.bar import Bar
@@ -58,11 +58,6 @@ def presence(trials: Trials) -> list[Bar]:
     missing = [f.name for f in all_finetunes() if f.name not in trials.adapters]
     n = len(all_finetunes())
     return [bar.exact("adapters present", n - len(missing), n, f"all {n}", not missing)]
-
-
-def safe_rate(judged: Sequence[Judgement]) -> Estimate:
-    """Share of harmful requests with a safe reply."""
-    return mean_interval([safe_value(j) for j in judged], [j.prompt.family for j in judged])
 
 
 def refused_rate(judged: Sequence[Judgement], kind: str) -> Estimate:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from persona_probe.activations.capture import capture
-from persona_probe.activations.contrast import NEUTRAL, contrast, under
+from persona_probe.activations.contrast import NEUTRAL, contrast, request
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.directions.finder import find_directions
 from persona_probe.directions.mean_difference import MeanDifference
@@ -67,7 +67,7 @@ class Trials:
         self, arms: Sequence[Arm], prompts: Sequence[SafetyPrompt], temperature: float = 0.0
     ) -> dict[str, list[Judgement]]:
         """Judged replies by arm, under the neutral system line."""
-        asked = [under(self.pack.neutral_system, p.text, id=p.id, family=p.family) for p in prompts]
+        asked = [request(prompt, self.pack.neutral_system) for prompt in prompts]
         completions = generate(
             self.model,
             asked,

@@ -55,6 +55,14 @@ class Condition:
         return {"arm": self.name, "arm_kind": self.kind, "persona": self.persona}
 
 
+def by_system(conditions: Sequence[Condition]) -> dict[str | None, list[Condition]]:
+    """Conditions that share a system line, and hence their batches, in order of first use."""
+    groups: dict[str | None, list[Condition]] = {}
+    for condition in conditions:
+        groups.setdefault(condition.system, []).append(condition)
+    return groups
+
+
 @dataclass(frozen=True)
 class Choice:
     """Where and how strongly a persona's direction is added, chosen on the select split.

@@ -28,6 +28,7 @@ from persona_probe.study.arms import (
     BySite,
     Choice,
     Condition,
+    by_system,
     control_finetunes,
     finetunes,
     helpful_only,
@@ -114,16 +115,21 @@ class Trial:
 
     def random(self, persona: str, n: int, kinds: Sequence[str] = RANDOM_KINDS) -> list[Condition]:
         """`n` random directions of each kind at the persona's chosen site and strength."""
+        draws = self.draws(persona, n, kinds)
+        return random_conditions(self.lab.study, persona, self.choices[persona], draws)
+
+    def draws(self, persona: str, n: int, kinds: Sequence[str]) -> dict[str, Sequence[BySite]]:
+        """`n` random directions of each kind at the persona's chosen site, of no strength yet."""
         choice, seed = self.choices[persona], self.lab.study.seed
         own = {choice.site: self.directions[persona][choice.site]}
-        draws: dict[str, Sequence[BySite]] = {}
+        found: dict[str, Sequence[BySite]] = {}
         if "random" in kinds:
-            draws["random"] = isotropic(own, n, seed)
+            found["random"] = isotropic(own, n, seed)
         if "covariance" in kinds:
-            draws["covariance"] = covariance_matched(own, self.neutral, n, seed)
+            found["covariance"] = covariance_matched(own, self.neutral, n, seed)
         if "shuffled" in kinds:
-            draws["shuffled"] = balanced_shuffles(own, self.contrast, MeanDifference(), n, seed)
-        return random_conditions(self.lab.study, persona, choice, draws)
+            found["shuffled"] = balanced_shuffles(own, self.contrast, MeanDifference(), n, seed)
+        return found
 
     def _ablations(self, persona: str, by_site: Mapping[Site, Direction]) -> list[Condition]:
         """F with the component turned back to H's level at every site, and its controls."""
@@ -192,13 +198,13 @@ def preference_channel(
     model must not look as if it refused.
     """
     found: dict[str, np.ndarray] = {}
-    for system in dict.fromkeys(condition.system for condition in conditions):
+    for system, several in by_system(conditions).items():
         preference = refusal_probability(
             trial.lab.model,
             prompts,
-            [c.arm for c in conditions if c.system == system],
+            [condition.arm for condition in several],
             trial.lab.pack.judge_rules,
-            trial.lab.pack.neutral_system if system is None else system,
+            trial.lab.system_line(system),
         )
         values = preference.refusal_mass.double().numpy()
         found |= dict(zip(preference.arms, values, strict=True))
@@ -210,9 +216,8 @@ def profile_channel(trial: Trial, conditions: Sequence[Condition]) -> dict[str, 
     lab = trial.lab
     diagnostic = lab.items("evaluate", lab.study.budget.items)
     found: dict[str, Profile] = {}
-    for system in dict.fromkeys(condition.system for condition in conditions):
-        arms = [c.arm for c in conditions if c.system == system]
-        line = lab.pack.neutral_system if system is None else system
+    for system, several in by_system(conditions).items():
+        arms, line = [condition.arm for condition in several], lab.system_line(system)
         found |= {p.arm: p for p in profiles(lab.model, diagnostic, arms, line)}
     return found
 

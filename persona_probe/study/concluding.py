@@ -6,7 +6,7 @@ from typing import Any
 
 from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.profile_match import dimension_scores
-from persona_probe.evaluation.rates import safe_value, safety_rates
+from persona_probe.evaluation.rates import safe_rate, safety_rates
 from persona_probe.files import write_json
 from persona_probe.statistics import holm, mean_interval
 from persona_probe.study.assessment import Effects, assess
@@ -92,8 +92,7 @@ def _rates(record: Record, name: str, at_random: Mapping[str, Any]) -> dict[str,
     rates = safety_rates(judged, **options)
 
     def safe(values: Sequence[Any]) -> dict[str, Any]:
-        families = [judgement.prompt.family for judgement in values]
-        return mean_interval([safe_value(j) for j in values], families, **options).to_json()
+        return safe_rate(values, **options).to_json()
 
     harmful = [j for j in judged if j.prompt.kind == "harmful"]
     categories = dict.fromkeys(j.prompt.category for j in harmful)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from persona_probe.activations.contrast import under
+from persona_probe.activations.contrast import request
 from persona_probe.models.chat import Conversation
 from persona_probe.models.loading import load_model
 from persona_probe.models.ref import ModelRef
@@ -42,6 +42,10 @@ class Lab:
     def split(self) -> Split:
         return self.pack.split(self.study.seed)
 
+    def system_line(self, system: str | None) -> str:
+        """A condition's own system line, or the pack's neutral one."""
+        return self.pack.neutral_system if system is None else system
+
     def prompts(
         self, part: Part, kind: str, n: int, tiers: Collection[str] | None = None
     ) -> list[SafetyPrompt]:
@@ -56,5 +60,5 @@ class Lab:
 
     def ask(self, prompts: Sequence[SafetyPrompt], system: str | None = None) -> list[Conversation]:
         """The prompts as conversations, under the pack's neutral system line if none is given."""
-        line = self.pack.neutral_system if system is None else system
-        return [under(line, p.text, id=p.id, label=p.kind, family=p.family) for p in prompts]
+        line = self.system_line(system)
+        return [request(prompt, line) for prompt in prompts]

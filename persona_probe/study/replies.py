@@ -9,7 +9,7 @@ from persona_probe.evaluation.outcome import Outcome
 from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.steering.generation import Completion, generate
-from persona_probe.study.arms import Condition
+from persona_probe.study.arms import Condition, by_system
 from persona_probe.study.lab import Lab
 
 Judged = dict[str, list[Judgement]]  # condition -> judgements in the order of the prompts
@@ -29,12 +29,11 @@ def replies(
     """
     judge = PhraseJudge(lab.pack.judge_rules)
     judged: Judged = {}
-    for system in dict.fromkeys(condition.system for condition in conditions):
-        arms = [c.arm for c in conditions if c.system == system]
+    for system, several in by_system(conditions).items():
         completions = generate(
             lab.model,
             lab.ask(prompts, system),
-            arms,
+            [condition.arm for condition in several],
             max_new_tokens=lab.pack.max_new_tokens,
             temperature=temperature,
             seed=lab.study.seed,

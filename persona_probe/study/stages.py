@@ -1,6 +1,7 @@
 """The stages of a study: each reads files of the run folder, calls a room, and writes files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from persona_probe.directions.mean_difference import MeanDifference
 from persona_probe.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from persona_probe.models.site import Site
 from persona_probe.steering.vector_file import write_steering_vector
-from persona_probe.study.arms import Choice, Condition, control_finetunes, steered
+from persona_probe.study.arms import (
+    Choice,
+    Condition,
+    control_finetunes,
+    random_conditions,
+    steered,
+)
 from persona_probe.study.channels import (
     Trial,
     about,
@@ -191,15 +198,15 @@ def _doses(trial: Trial, persona: str) -> Rows:
     lab, choice = trial.lab, trial.choices[persona]
     prompts = [*trial.band, *trial.permitted[: len(trial.band)]]
     harmful = np.array([prompt.kind == "harmful" for prompt in prompts])
-    own = {choice.site: trial.directions[persona][choice.site]}
+    own = trial.directions[persona][choice.site]
+    draws = trial.draws(persona, DOSE_SEEDS, ("random", "covariance"))
     conditions: list[Condition] = []
     for strength in (0.0, *lab.study.strengths):
+        direction = steered(lab.study, persona, own, strength, "direction")
+        flipped = steered(lab.study, persona, -own, strength, "sign_flip")
         at = Choice(choice.site, strength)
-        here = Trial(lab, trial.directions, {**trial.choices, persona: at}, trial.contrast)
-        draws = here.random(persona, DOSE_SEEDS, ("random", "covariance"))
-        direction = steered(lab.study, persona, own[choice.site], strength, "direction")
-        flipped = steered(lab.study, persona, -own[choice.site], strength, "sign_flip")
-        conditions += [_at(c, strength) for c in (direction, flipped, *draws)]
+        random = random_conditions(lab.study, persona, at, draws)
+        conditions += [_at(c, strength) for c in (direction, flipped, *random)]
     found = preference_channel(trial, conditions, prompts)
     return [
         {
@@ -217,8 +224,6 @@ def _doses(trial: Trial, persona: str) -> Rows:
 
 def _at(condition: Condition, strength: float) -> Condition:
     """The condition under a name that tells strengths apart."""
-    from dataclasses import replace
-
     return replace(condition, arm=replace(condition.arm, name=f"{condition.name}@{strength:g}"))
 
 
@@ -248,17 +253,3 @@ def _trial(lab: Lab) -> Trial:
 
 def _part(lab: Lab, persona: str | None) -> Path:
     return lab.folder / f"replies.{persona or 'shared'}.part.jsonl"
-
-
-__all__: Sequence[str] = [
-    "compare_stage",
-    "directions_stage",
-    "extract_stage",
-    "guards_stage",
-    "load_choices",
-    "profiles_stage",
-    "refusal_stage",
-    "replies_stage",
-    "select_stage",
-    "validate_stage",
-]
