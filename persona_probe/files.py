@@ -4,22 +4,31 @@ Everything is written to a temporary name in the same folder, flushed to the dis
 that a reader, or a run that is resumed after being killed, never meets half a file.
 """
 
+import errno
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from persona_probe.errors import RequestError
+from persona_probe.errors import PersonaProbeError, RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit it becomes `path`, else it vanishes."""
+    """Yield a temporary path beside `path`; on a clean exit it becomes `path`, else it vanishes.
+
+    Raises:
+        PersonaProbeError: the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -27,8 +36,42 @@ def whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise PersonaProbeError(
+            f"no space left on the disk of {path.parent} while writing {path.name}; free some and "
+            "run the same command again, finished shards are kept"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of writers that were killed.
+
+    Our own process may bear the number of a dead one, and is not writing when this is called.
+    """
+    for temporary in folder.glob(".*.part"):
+        match = re.search(r"\.(\d+)\.part$", temporary.name)
+        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
+            temporary.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def sha256(path: Path) -> str:
+    """All 64 hexadecimal digits of the SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -53,13 +96,48 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
 
 
 def write_tensors(path: Path, tensors: dict[str, "Tensor"], metadata: dict[str, str]) -> Path:
-    """Write a safetensors file; `metadata` is its string-to-string header."""
-    from safetensors.torch import save_file
+    """Write a safetensors file; `metadata` is its string-to-string header.
 
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with whole(path) as temporary:
-        save_file(contiguous, temporary, metadata=metadata)
+    The bytes are those of the safetensors library, whose own writer needs a second temporary file
+    that outlives a killed process, and makes a file that nobody else may read.
+    """
+    with whole(path) as temporary, temporary.open("wb") as handle:
+        _write_safetensors(handle, tensors, metadata)
     return path
+
+
+def _write_safetensors(
+    handle: BinaryIO, tensors: dict[str, "Tensor"], metadata: dict[str, str]
+) -> None:
+    """Length of the header, header as JSON, tensors; widest numbers first, so that all align."""
+    import torch
+
+    names = {
+        torch.int64: "I64",
+        torch.float64: "F64",
+        torch.float32: "F32",
+        torch.int32: "I32",
+        torch.bfloat16: "BF16",
+        torch.float16: "F16",
+        torch.int16: "I16",
+        torch.int8: "I8",
+        torch.uint8: "U8",
+        torch.bool: "BOOL",
+    }
+    order = list(names)
+    ordered = sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name, tensor in ordered:
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        about = {"dtype": names[tensor.dtype], "shape": list(tensor.shape)}
+        header[name] = about | {"data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    handle.write(len(text).to_bytes(8, "little") + text)
+    for _, tensor in ordered:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        handle.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_json(path: Path) -> Any:

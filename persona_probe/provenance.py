@@ -44,7 +44,10 @@ class Provenance:
         model: name or folder name of the model, as the user gave it.
         model_hash: hash of configuration and weights, without any adapter.
         adapter: name of the LoRA adapter that was on, if any.
+        adapter_hash: hash of its weights.
         chat_template_hash: hash of the chat template; "none" for models without one.
+        thinking: thinking mode as the template was asked for it; `None` is its own default.
+        tokenizer_hash: hash of the tokenizer, without its chat template.
         prompts_hash: hash of the conversations, in order.
         split_hash: hash of the split by prompt family; see `personas.splits`.
         positions: the rule by which token positions were pooled.
@@ -56,7 +59,10 @@ class Provenance:
     model: str | None = None
     model_hash: str | None = None
     adapter: str | None = None
+    adapter_hash: str | None = None
     chat_template_hash: str | None = None
+    thinking: bool | None = None
+    tokenizer_hash: str | None = None
     prompts_hash: str | None = None
     split_hash: str | None = None
     positions: str | None = None

@@ -1,53 +1,43 @@
-"""Conversations through a model, and the pooled residual stream out of it.
+"""Conversations through a model, and the pooled residual stream out of it, in memory.
 
-Pooling happens inside the hooks, so nothing of size batch × tokens × sites × d_model is ever
-kept; the forward pass ends after the last site, without logits and without a key-value cache.
+`extraction.py` does the same into folders, for what is too large or takes too long.
 """
 
 from collections.abc import Sequence
 from types import EllipsisType
-from typing import Any
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.activations.batches import by_length
-from persona_probe.activations.pooling import pool, position_named, span_of, span_weights
-from persona_probe.errors import PersonaProbeError, RequestError
-from persona_probe.models.chat import Conversation, Tokens
-from persona_probe.models.residual_model import Hook, ResidualModel
+from persona_probe.activations.budget import Budget
+from persona_probe.activations.forward import values_of
+from persona_probe.activations.reading import Reading, read
+from persona_probe.errors import RequestError
+from persona_probe.models.chat import Conversation
+from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site
 from persona_probe.progress import progress
-from persona_probe.provenance import content_hash
-
-# Tokens per batch. On a CPU, larger ones leave its caches and are 20% slower.
-ON_CPU, ON_ACCELERATOR = 2048, 16384
 
 
 def capture(
     model: ResidualModel,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[Conversation] | Reading,
     sites: Sequence[Site],
-    positions: Sequence[str],
+    positions: Sequence[str] = (),
     adapter: str | EllipsisType | None = ...,
     batch_tokens: int | None = None,
     description: str = "capturing",
 ) -> dict[str, ActivationSet]:
     """Read the residual stream of every conversation at every site.
 
-    Conversations that end with a reply are read as they are; the others with the generation
-    prompt behind them, so that their last token is where a reply would begin.
-
     Args:
         model: left as it was, also after an exception.
-        conversations: in any order of lengths; results keep the order given.
+        conversations: in any order of lengths, or what `read` made of them; results keep the
+            order given.
         sites: where to read.
-        positions: names in `POSITIONS`; all are pooled in the same pass.
+        positions: names, see `activations.positions`; all are pooled in the same pass. A
+            `Reading` has its own.
         adapter: LoRA adapter to read with; `None` for bare weights. As it is, if not given.
-        batch_tokens: largest batch in tokens, padding included. It decides speed and memory, not
-            results, which differ by rounding only. By the device, if not given.
+        batch_tokens: largest batch in tokens. It decides speed and memory, not results, which
+            differ by rounding only. By the device and its free memory, if not given.
         description: shown with the progress bar.
 
     Returns:
@@ -67,7 +57,7 @@ def capture(
 
 def capture_adapters(
     model: ResidualModel,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[Conversation] | Reading,
     sites: Sequence[Site],
     positions: Sequence[str],
     adapters: Sequence[str | None],
@@ -83,104 +73,40 @@ def capture_adapters(
         model: as for `capture`, and so are the arguments not described here.
         conversations: read by every adapter.
         sites: where to read.
-        positions: names in `POSITIONS`.
+        positions: names of positions.
         adapters: LoRA adapters; `None` is the bare weights.
-        batch_tokens: largest batch in tokens, padding included.
+        batch_tokens: largest batch in tokens.
         description: shown with the progress bar.
 
     Returns:
         Adapter → position → activations.
     """
-    if not (conversations and sites and positions):
-        raise RequestError("nothing to capture: give at least one conversation, site and position")
-    for position in positions:
-        position_named(position)
-    names = [c.id if c.id is not None else str(i) for i, c in enumerate(conversations)]
-    budget = batch_tokens or (ON_CPU if model.device.type == "cpu" else ON_ACCELERATOR)
-    encoded = [model.encode(c, add_generation_prompt=c.reply is None) for c in conversations]
-    _require_fit(model, encoded, names)
-    spans = [
-        [span_of(tokens, position, repr(name)) for position in positions]
-        for tokens, name in zip(encoded, names, strict=True)
-    ]
+    if not sites:
+        raise RequestError("nothing to capture: give at least one site")
+    reading = (
+        conversations
+        if isinstance(conversations, Reading)
+        else read(model, conversations, positions)
+    )
     depth = tuple(sorted(set(sites)))
-    about: dict[str, Any] = {
-        "sites": depth,
-        "ids": tuple(names),
-        "labels": tuple(c.label or "" for c in conversations),
-        "families": tuple(c.family or "" for c in conversations),
-        "texts": tuple("\n".join(m.content for m in c.messages) for c in conversations),
-    }
-    prompts_hash = content_hash([tokens.ids for tokens in encoded])
+    budget = Budget.of(model) if batch_tokens is None else Budget(batch_tokens)
     results: dict[str | None, dict[str, ActivationSet]] = {}
-    work = float(sum(map(len, encoded)) * len(adapters))
-    with progress(description, work, "tokens") as advance:
+    with progress(description, sum(reading.lengths) * len(adapters), "tokens") as advance:
         for adapter in adapters:
             with model.adapter(adapter):
-                values = torch.empty(len(positions), len(encoded), len(depth), model.d_model)
-                for rows in by_length([len(tokens) for tokens in encoded], budget):
-                    ids = [encoded[row].ids for row in rows]
-                    values[:, rows] = _read(model, ids, [spans[row] for row in rows], depth)
-                    advance(float(sum(map(len, ids))))
-                _require_finite(values, names, depth)
-                provenance = model.describe(prompts_hash=prompts_hash)
+                values = values_of(model, reading, range(len(reading)), depth, budget, advance)
+                provenance = model.describe(prompts_hash=reading.hash)
             results[adapter] = {
-                position: ActivationSet(
-                    values=values[i],
+                position: ActivationSet.of(
+                    values=found,
+                    sites=depth,
                     position=position,
+                    ids=tuple(row.id for row in reading.rows[position]),
+                    labels=tuple(row.label for row in reading.rows[position]),
+                    families=tuple(row.family for row in reading.rows[position]),
                     provenance=provenance.with_(positions=position),
-                    **about,
+                    texts=tuple(row.text for row in reading.rows[position]),
                 )
-                for i, position in enumerate(positions)
+                for position, found in values.items()
             }
     return results
-
-
-def _read(
-    model: ResidualModel,
-    ids: Sequence[Sequence[int]],
-    spans: Sequence[Sequence[slice]],
-    sites: Sequence[Site],
-) -> Float[Tensor, "position example site d_model"]:
-    """One batch. Padding is on the right, where no token attends to it."""
-    batch = model.pad(ids, "right")
-    weights = span_weights(spans, batch.ids.shape[1]).to(model.device)
-    pooled: dict[Site, Tensor] = {}
-
-    def pooling_at(site: Site) -> Hook:
-        def hook(resid: Tensor) -> None:
-            pooled[site] = pool(resid, weights)
-
-        return hook
-
-    with model.hooks([(site, pooling_at(site)) for site in sites]):
-        model.residual_forward(
-            batch.ids, batch.attention_mask, batch.position_ids, last_site=sites[-1]
-        )
-    return torch.stack([pooled[site] for site in sites]).permute(2, 1, 0, 3).cpu()
-
-
-def _require_fit(model: ResidualModel, encoded: Sequence[Tokens], names: Sequence[str]) -> None:
-    """Refuse conversations longer than the context, by name."""
-    limit = model.context_length
-    for tokens, name in zip(encoded, names, strict=True):
-        if limit is not None and len(tokens) > limit:
-            raise RequestError(
-                f"conversation {name!r} has {len(tokens)} tokens, the context of "
-                f"{model.ref.label} is {limit}; shorten it or leave it out"
-            )
-
-
-def _require_finite(
-    values: Float[Tensor, "position example site d_model"],
-    names: Sequence[str],
-    sites: Sequence[Site],
-) -> None:
-    """Name the first conversation and site whose activations are not numbers."""
-    bad = (~torch.isfinite(values).all(dim=-1)).nonzero()
-    if len(bad):
-        _, row, column = bad[0].tolist()
-        raise PersonaProbeError(
-            f"the activations of conversation {names[row]!r} at {sites[column]} are NaN or "
-            "infinite; load the model in float32 or bfloat16"
-        )

@@ -31,8 +31,8 @@ A/narrow-virtue-0/last_prompt_token --directions artifacts/directions
     from persona_probe.directions.direction_set import load_directions
 
     found = compare_sets(
-        ActivationSet.load(before),
-        ActivationSet.load(after),
+        ActivationSet.open(before),
+        ActivationSet.open(after),
         load_directions(directions),
         resamples=resamples,
         seed=seed,

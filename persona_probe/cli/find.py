@@ -39,7 +39,7 @@ def find(
     from persona_probe.directions.per_label import find_per_label
 
     directions = find_per_label(
-        ActivationSet.load(activations), finder_named(finder), negative, positive, seed
+        ActivationSet.open(activations), finder_named(finder), negative, positive, seed
     )
     save_directions(directions, out)
     rows = [

@@ -29,7 +29,7 @@ def validate(
     from persona_probe.directions.per_label import validate_on_the_rest
 
     found = validate_on_the_rest(
-        load_directions(directions), ActivationSet.load(activations), resamples=resamples, seed=seed
+        load_directions(directions), ActivationSet.open(activations), resamples=resamples, seed=seed
     )
     rows = [
         [

@@ -19,7 +19,6 @@ def both_classes(
 
     Raises:
         DegenerateClassesError: a class is empty.
-        PersonaProbeError: an activation is NaN or infinite.
     """
     chosen = activations.where(labels=(positive_label, negative_label))
     n_positive = chosen.labels.count(positive_label)
@@ -28,18 +27,22 @@ def both_classes(
             f"need examples of both classes, got {n_positive} labelled {positive_label!r} and "
             f"{chosen.labels.count(negative_label)} labelled {negative_label!r}"
         )
-    if not torch.isfinite(chosen.values).all():
-        raise PersonaProbeError("the activations hold NaN or infinity; capture them in float32")
     return chosen, torch.tensor([label == positive_label for label in chosen.labels])
 
 
 def site_first(
     activations: ActivationSet, sites: Sequence[Site] | None = None
 ) -> Float[Tensor, "site example d_model"]:
-    """The values at `sites` (all if not given) in float64, one matrix per site."""
-    if sites is None:
-        return activations.values.transpose(0, 1).double()
-    return torch.stack([activations.site(site) for site in sites]).double()
+    """The values at `sites` (all if not given) in float64, one matrix per site.
+
+    Raises:
+        PersonaProbeError: an activation is NaN or infinite.
+    """
+    chosen = activations.sites if sites is None else sites
+    x = torch.stack([activations.site(site) for site in chosen]).double()
+    if not torch.isfinite(x).all():
+        raise PersonaProbeError("the activations hold NaN or infinity; capture them in float32")
+    return x
 
 
 def projections(

@@ -9,9 +9,8 @@ A contrast of system prompts within one model (prompt_in_H) arrives labelled alr
 
 from dataclasses import replace
 
-import torch
-
 from persona_probe.activations.activation_set import ActivationSet
+from persona_probe.activations.columns import Joined
 from persona_probe.errors import RequestError, SiteMismatchError
 
 
@@ -26,24 +25,28 @@ def opposed(
         SiteMismatchError: the two were captured at different sites or widths.
         RequestError: they were pooled at different positions.
     """
-    if positive.sites != negative.sites or positive.values.shape[-1] != negative.values.shape[-1]:
+    if positive.sites != negative.sites or positive.d_model != negative.d_model:
         raise SiteMismatchError(
             f"cannot contrast activations of {len(positive.sites)} sites and width "
-            f"{positive.values.shape[-1]} with {len(negative.sites)} sites and width "
-            f"{negative.values.shape[-1]}; capture both at the same sites"
+            f"{positive.d_model} with {len(negative.sites)} sites and width "
+            f"{negative.d_model}; capture both at the same sites"
         )
     if positive.position != negative.position:
         raise RequestError(
             f"cannot contrast activations at {positive.position!r} with {negative.position!r}"
         )
-    texts = None
+    texts = metadata = None
     if positive.texts is not None and negative.texts is not None:
         texts = (*positive.texts, *negative.texts)
+    if positive.metadata is not None and negative.metadata is not None:
+        metadata = (*positive.metadata, *negative.metadata)
+    columns = [positive.columns, negative.columns]
     return replace(
         positive,
-        values=torch.cat([positive.values, negative.values]),
+        columns=Joined.of(columns, positive.sites, positive.d_model),
         ids=(*positive.ids, *negative.ids),
         labels=(labels[0],) * len(positive.ids) + (labels[1],) * len(negative.ids),
         families=(*positive.families, *negative.families),
         texts=texts,
+        metadata=metadata,
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from persona_probe.errors import RequestError
 from persona_probe.models.chat import Conversation, encode
+from persona_probe.models.rendering import ChatFormat
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -65,7 +66,7 @@ def example(tokenizer: Any, conversation: Conversation) -> Example:
     Raises:
         RequestError: the conversation does not end with an assistant's reply.
     """
-    tokens = encode(tokenizer, conversation, add_generation_prompt=False)
+    tokens = encode(ChatFormat(tokenizer), conversation, add_generation_prompt=False)
     if tokens.response is None:
         raise RequestError(
             f"conversation {conversation.id!r} does not end with an assistant message; "

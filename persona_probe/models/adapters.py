@@ -7,8 +7,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from persona_probe.errors import RequestError
 from persona_probe.models.ref import ADAPTER_CONFIG, ModelRef
+from persona_probe.provenance import file_hash
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -33,6 +36,7 @@ class Adapters:
         self._ref = ref
         self._unwrapped = unwrapped
         self._keys: dict[Path | str, str] = {}
+        self._hashes: dict[Path | str, str] = {}
         self._layers: list[Any] = []
 
     def switch(self, name: str | None) -> None:
@@ -48,6 +52,17 @@ class Adapters:
         self._apply(key)
         self.active = name
 
+    @property
+    def active_hash(self) -> str | None:
+        """16 hexadecimal digits of the weights of the adapter that is on; `None` for none.
+
+        Two adapters of one name in different folders differ in it, and so does one that was
+        trained anew.
+        """
+        if self.active is None:
+            return None
+        return self._hashes[self._ref.adapter_source(self.active)]
+
     def _apply(self, key: str | None) -> None:
         for layer in self._layers:
             layer.enable_adapters(key is not None)
@@ -59,11 +74,15 @@ class Adapters:
         source = self._ref.adapter_source(name)
         if source not in self._keys:
             key = f"adapter{len(self._keys)}"
+            folder = _local(source)
             try:
-                self._attach(key, _local(source), name)
+                # Weights that are made in inference mode could not be switched outside of it.
+                with torch.inference_mode(False):
+                    self._attach(key, folder, name)
             finally:
                 self._restore()
             self._keys[source] = key
+            self._hashes[source] = file_hash(folder / WEIGHTS)
         return self._keys[source]
 
     def _attach(self, key: str, folder: Path, name: str) -> None:

@@ -5,14 +5,16 @@ the length of a separately tokenised prompt is off. The place of each reply is f
 characters of the rendered text and carried over to tokens by the tokenizer's offsets.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from persona_probe.errors import RequestError
-from persona_probe.models.rendering import accepted, find_reply, render
+from persona_probe.models.rendering import ChatFormat, accepted, find_reply, render
+from persona_probe.models.spans import Characters, Span, place_spans, spans_in
 
 ROLES = ("system", "user", "assistant")
 
@@ -35,6 +37,9 @@ class Conversation:
         label: the class it belongs to when directions are found.
         family: prompts that share wording share a family; splits are by family.
         metadata: anything else its file said.
+        rendered: the messages are what a template has made of them already, its special tokens
+            included. They are read as they are, one right after the other.
+        source: file and line it was read from, for messages about it.
     """
 
     messages: tuple[Message, ...]
@@ -42,6 +47,8 @@ class Conversation:
     label: str | None = None
     family: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rendered: bool = False
+    source: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -53,9 +60,25 @@ class Conversation:
         last = self.messages[-1]
         return last.content if last.role == "assistant" else None
 
+    @property
+    def spans(self) -> dict[str, tuple[Span, ...]]:
+        """The named spans of its metadata: `{"NAME": {"message": 0, "start": 3, "end": 9}}`.
+
+        Characters [start, end) of one message's content; a name may also stand for a list of
+        such.
+
+        Raises:
+            RequestError: the metadata has other spans than that.
+        """
+        return spans_in(self.metadata.get("spans", {}), [m.content for m in self.messages])
+
     def with_reply(self, text: str) -> "Conversation":
         """The same conversation, ended by a reply."""
         return replace(self, messages=(*self.messages, Message("assistant", text)))
+
+
+def _no_offsets() -> Int[np.ndarray, "token 2"]:
+    return np.zeros((0, 2), np.int32)
 
 
 @dataclass(frozen=True)
@@ -72,147 +95,116 @@ class Tokens:
             all of them when the conversation does not end with a reply.
         response: tokens of the last message, if it is the assistant's.
         assistant_turns: tokens of every assistant message, in order.
+        text: what was tokenised.
+        offsets: the characters [first, last) of `text` that each token stands for, int32, without
+            gaps. Tokens that share one character, as the bytes of an accented letter do, all keep
+            it.
+        spans: the conversation's named spans, as characters [first, last) of `text`.
     """
 
     ids: list[int]
     prompt_length: int
     response: slice | None
     assistant_turns: tuple[slice, ...]
+    text: str = ""
+    offsets: Int[np.ndarray, "token 2"] = field(default_factory=_no_offsets, compare=False)
+    spans: Mapping[str, tuple[Characters, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def holding(self, start: int, end: int) -> slice:
+        """The tokens that hold any character of [start, end) of `text`; may be empty."""
+        return _holding(self.offsets, start, end)
 
-def encode(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool) -> Tokens:
+
+def encode(
+    chat_format: ChatFormat, conversation: Conversation, add_generation_prompt: bool
+) -> Tokens:
     """Tokenise a conversation once, as a whole.
 
     Args:
-        tokenizer: a fast transformers tokenizer, with a chat template or without.
+        chat_format: of a fast transformers tokenizer, with a chat template or without.
         conversation: a system message is put in front of the first user message where the
             template has no system role.
         add_generation_prompt: end with the words that make the assistant speak next.
 
     Raises:
-        RequestError: the template refuses the messages (the message says why), or the tokenizer
-            cannot say which characters a token came from.
+        RequestError: the template refuses the messages (the message says which and why), or the
+            tokenizer cannot say which characters a token came from.
     """
-    if not tokenizer.is_fast:
+    if not chat_format.tokenizer.is_fast:
         raise RequestError(
-            f"{type(tokenizer).__name__} does not map tokens to characters; "
+            f"{type(chat_format.tokenizer).__name__} does not map tokens to characters; "
             "use a model folder with a tokenizer.json"
         )
+    try:
+        return _encode(chat_format, conversation, add_generation_prompt)
+    except RequestError as error:
+        named = "" if conversation.id is None else f"conversation {conversation.id!r}: "
+        where = f"{conversation.source}: " if conversation.source else named
+        raise RequestError(f"{where}{error}") from None
+
+
+def _encode(
+    chat_format: ChatFormat, conversation: Conversation, add_generation_prompt: bool
+) -> Tokens:
+    if conversation.rendered:
+        chat_format = replace(chat_format, templated=False, thinking=None)
     said = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    messages = accepted(tokenizer, said)
-    text = render(tokenizer, messages, add_generation_prompt)
-    ids, spans = _tokenise(tokenizer, text)
+    messages = accepted(chat_format, said)
+    text = render(chat_format, messages, add_generation_prompt)
+    _require_system_messages(messages, text)
+    # Templates write their special tokens themselves.
+    bare = bool(chat_format.template) or conversation.rendered
+    ids, offsets = _tokenise(chat_format.tokenizer, text, add_special_tokens=not bare)
     turns = tuple(
-        _holding(spans, *find_reply(tokenizer, messages, index, text, add_generation_prompt))
+        _holding(offsets, *find_reply(chat_format, messages, index, text, add_generation_prompt))
         for index, message in enumerate(messages)
         if message["role"] == "assistant"
     )
     ends_with_reply = messages[-1]["role"] == "assistant" and not add_generation_prompt
     response = turns[-1] if ends_with_reply else None
-    return Tokens(ids, response.start if response else len(ids), response, turns)
+    spans = place_spans(
+        chat_format, conversation.spans, said, messages, text, add_generation_prompt
+    )
+    prompt_length = response.start if response else len(ids)
+    return Tokens(ids, prompt_length, response, turns, text, offsets, spans)
 
 
-def _tokenise(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def _require_system_messages(messages: list[dict[str, str]], text: str) -> None:
+    """Refuse templates that leave out, without a word, a system message that is not the first."""
+    for index, message in enumerate(messages):
+        if message["role"] == "system" and message["content"].strip() not in text:
+            raise RequestError(
+                f"the chat template drops the system message at place {index + 1}; "
+                "put it first, or its text into a user message"
+            )
+
+
+def _tokenise(
+    tokenizer: Any, text: str, add_special_tokens: bool
+) -> tuple[list[int], Int[np.ndarray, "token 2"]]:
     """Ids, and the characters [first, last) that each token stands for, without gaps.
 
     Tokenizers may report a token without the blanks it carries; closing the gaps gives them back.
-    Tokens that share one character, as the bytes of an accented letter do, all keep it.
     """
     encoded = tokenizer(
-        text,
-        # Templates write their special tokens themselves.
-        add_special_tokens=not tokenizer.chat_template,
-        return_offsets_mapping=True,
-        verbose=False,
+        text, add_special_tokens=add_special_tokens, return_offsets_mapping=True, verbose=False
     )
-    spans: list[tuple[int, int]] = []
-    reached = 0
-    for first, last in encoded["offset_mapping"]:
-        # An empty span is a token of blanks only, or a mark that stands for no character.
-        spans.append((reached if first == last else min(first, reached), max(last, reached)))
-        reached = spans[-1][1]
-    return list(encoded["input_ids"]), spans
+    said = np.array(encoded["offset_mapping"], dtype=np.int32).reshape(-1, 2)
+    last = np.maximum.accumulate(said[:, 1])
+    reached = np.concatenate([np.zeros(1, np.int32), last])[:-1]
+    # An empty span is a token of blanks only, or a mark that stands for no character.
+    empty = said[:, 0] == said[:, 1]
+    first = np.where(empty, reached, np.minimum(said[:, 0], reached))
+    return list(encoded["input_ids"]), np.stack([first, last], axis=1)
 
 
-def _holding(spans: Sequence[tuple[int, int]], start: int, end: int) -> slice:
-    """The tokens that hold any character of [start, end)."""
-    first = next((i for i, (_, last) in enumerate(spans) if last > start), len(spans))
-    stop = next((i for i in range(first, len(spans)) if spans[i][0] >= end), len(spans))
-    return slice(first, stop)
-
-
-def read_conversations(path: Path | str) -> list[Conversation]:
-    """Read conversations from a file.
-
-    A `.jsonl` file holds one object per line, `{"messages": [{"role": …, "content": …}, …]}` with
-    optional `id`, `label` and `family`; other keys become `metadata`. Any other file is plain
-    text with one prompt per line. Without an `id`, a conversation is named after its line.
-
-    Raises:
-        RequestError: the file is missing or empty, or a line is not of this shape; the message
-            names file, line and value.
-    """
-    path = Path(path)
-    if path.suffix == ".json":
-        raise RequestError(f"{path}: write one JSON object per line and name the file .jsonl")
-    found = []
-    for number, line in enumerate(_read(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        if path.suffix == ".jsonl":
-            found.append(_conversation(line, f"{path}, line {number}", f"line-{number}"))
-        else:
-            found.append(Conversation((Message("user", line.strip()),), id=f"line-{number}"))
-    if not found:
-        raise RequestError(f"{path} holds no conversations; write one per line")
-    return found
-
-
-def _read(path: Path) -> str:
-    if not path.is_file():
-        raise RequestError(f"no such file: {path}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path} is not UTF-8 text (byte {error.start})") from None
-
-
-def _conversation(line: str, where: str, default_id: str) -> Conversation:
-    """Check one line of a messages file."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{where}: not JSON ({error.msg})") from None
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-        raise RequestError(f'{where}: expected an object with a list "messages", got {_short(row)}')
-    messages = [_message(message, where) for message in row["messages"]]
-    if not messages:
-        raise RequestError(f'{where}: "messages" is empty; a conversation needs at least one')
-    named = {}
-    for key in ("id", "label", "family"):
-        value = row.get(key, default_id if key == "id" else None)
-        if not isinstance(value, str | int | None):
-            raise RequestError(f'{where}: "{key}" must be text, got {_short(value)}')
-        named[key] = None if value is None else str(value)
-    metadata = {k: v for k, v in row.items() if k not in ("messages", "id", "label", "family")}
-    return Conversation(tuple(messages), metadata=metadata, **named)
-
-
-def _message(value: Any, where: str) -> Message:
-    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
-        raise RequestError(
-            f'{where}: a message is {{"role": …, "content": "text"}}, got {_short(value)}'
-        )
-    if value.get("role") not in ROLES:
-        raise RequestError(
-            f"{where}: unknown role {value.get('role')!r}; roles are {', '.join(ROLES)}"
-        )
-    return Message(value["role"], value["content"])
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _holding(offsets: Int[np.ndarray, "token 2"], start: int, end: int) -> slice:
+    """The tokens that hold any character of [start, end); of no characters, no tokens."""
+    first = int(np.searchsorted(offsets[:, 1], start, side="right"))
+    if start >= end:
+        return slice(first, first)
+    beyond = np.flatnonzero(offsets[first:, 0] >= end)
+    return slice(first, first + int(beyond[0]) if len(beyond) else len(offsets))

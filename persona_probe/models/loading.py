@@ -12,13 +12,19 @@ from persona_probe.errors import RequestError
 from persona_probe.models.adapters import Adapters
 from persona_probe.models.bridge import check_wiring, lean_bridge, unwrapped
 from persona_probe.models.ref import ModelRef
+from persona_probe.models.rendering import ChatFormat
 from persona_probe.models.residual_model import ResidualModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(
-    ref: ModelRef | str, device: str = "auto", dtype: str | torch.dtype | None = None
+    ref: ModelRef | str,
+    device: str = "auto",
+    dtype: str | torch.dtype | None = None,
+    template: bool = True,
+    thinking: bool | None = None,
+    device_map: str | dict[str, Any] | None = None,
 ) -> ResidualModel:
     """Load a causal language model, with its adapter on if the reference names one.
 
@@ -29,20 +35,26 @@ def load_model(
         ref: the model; a bare name is a `ModelRef` without revision and adapter.
         device: "auto" is the first CUDA device where there is one, else the CPU.
         dtype: a torch dtype or its name; float32 on a CPU and bfloat16 elsewhere when not given.
+        template: speak to the model through its chat template; without, it reads plain text.
+        thinking: turn the template's thinking mode on or off; `None` leaves it at its default.
+        device_map: spread the model over several devices, as transformers takes it ("auto",
+            "balanced", module → device); `device` is not used then.
 
     Returns:
         The model, in evaluation mode, its wiring checked.
 
     Raises:
-        RequestError: no such folder, model, adapter, device or dtype; the message says which.
+        RequestError: no such folder, model, adapter, device or dtype, or the chat template
+            has no thinking mode; the message says which.
     """
     ref = ModelRef(ref) if isinstance(ref, str) else ref
     if ref.adapter is not None:
         ref.adapter_source(ref.adapter)  # A wrong name should not cost the time of loading.
     place = _device(device)
     precision = _dtype(dtype, place)
-    network, tokenizer = _read(ref, place, precision)
-    return wrap_model(network, tokenizer, ref)
+    where = {"device_map": device_map} if device_map is not None else None
+    network, chat_format = _read(ref, place, precision, template, thinking, where)
+    return _wrap(network, chat_format, ref)
 
 
 def wrap_model(network: Any, tokenizer: Any, ref: ModelRef) -> ResidualModel:
@@ -53,20 +65,31 @@ def wrap_model(network: Any, tokenizer: Any, ref: ModelRef) -> ResidualModel:
         tokenizer: its tokenizer.
         ref: what results will call it, and where the adapters to be switched on lie.
     """
+    return _wrap(network, ChatFormat(tokenizer), ref)
+
+
+def _wrap(network: Any, chat_format: ChatFormat, ref: ModelRef) -> ResidualModel:
     network.eval().requires_grad_(False)
     weights = dict(network.named_parameters())
-    bridge = lean_bridge(network, tokenizer, ref.label)
+    bridge = lean_bridge(network, chat_format.tokenizer, ref.label)
     adapters = Adapters(network, ref, partial(unwrapped, network))
     model = ResidualModel(
-        ref, network, bridge, tokenizer, adapters, weights, partial(_new_cache, network.config)
+        ref, network, bridge, chat_format, adapters, weights, partial(_new_cache, network.config)
     )
     check_wiring(network, [block.hook_out for block in bridge.blocks], model.d_model)
     adapters.switch(ref.adapter)
     return model
 
 
-def _read(ref: ModelRef, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The transformers model and tokenizer of a reference."""
+def _read(
+    ref: ModelRef,
+    device: torch.device,
+    dtype: torch.dtype,
+    template: bool,
+    thinking: bool | None,
+    spread: dict[str, Any] | None,
+) -> tuple[Any, ChatFormat]:
+    """The transformers model of a reference, and how to speak to it."""
     from huggingface_hub.errors import HFValidationError
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -79,7 +102,10 @@ def _read(ref: ModelRef, device: torch.device, dtype: torch.dtype) -> tuple[Any,
     try:
         with _no_bars():
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-            network = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **where)
+            chat_format = ChatFormat(tokenizer, template, thinking)
+            network = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, **where, **(spread or {})
+            )
     except (OSError, ValueError, KeyError, SafetensorError, HFValidationError) as error:
         said = str(error).strip().split("\n")[0]
         if folder is not None:
@@ -88,7 +114,7 @@ def _read(ref: ModelRef, device: torch.device, dtype: torch.dtype) -> tuple[Any,
         raise RequestError(
             f"no folder {ref.name!r}, and the hub gave no such model{offline}: {said}"
         ) from error
-    return network.to(device), tokenizer
+    return network if spread else network.to(device), chat_format
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from persona_probe.errors import SiteMismatchError
 from persona_probe.models.adapters import Adapters
 from persona_probe.models.chat import Conversation, Tokens, encode
+from persona_probe.models.packing import PackedBatch, packed_attention
 from persona_probe.models.padding import PaddedBatch, pad
 from persona_probe.models.ref import ModelRef
-from persona_probe.models.rendering import template_hash
+from persona_probe.models.rendering import ChatFormat, tokenizer_hash
 from persona_probe.models.site import Site
 from persona_probe.provenance import Provenance
 
@@ -35,6 +36,7 @@ class ResidualModel:
         ref: what was asked for.
         network: the transformers model, in TransformerLens' wrapping.
         bridge: TransformerLens' view of it, for what this class does not offer.
+        chat_format: how conversations become its text.
         tokenizer: as the model's folder has it.
         n_layers: number of blocks.
         d_model: width of the residual stream.
@@ -48,7 +50,7 @@ class ResidualModel:
         ref: ModelRef,
         network: Any,
         bridge: Any,
-        tokenizer: Any,
+        chat_format: ChatFormat,
         adapters: Adapters,
         weights: Mapping[str, Tensor],
         new_cache: Callable[[], Any],
@@ -56,17 +58,23 @@ class ResidualModel:
         self.ref = ref
         self.network = network
         self.bridge = bridge
-        self.tokenizer = tokenizer
+        self.chat_format = chat_format
+        self.tokenizer = chat_format.tokenizer
         self.n_layers: int = len(bridge.blocks)
         self.d_model: int = bridge.cfg.d_model
         config = network.config.get_text_config()
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
-        self.end_ids = _end_ids(network, tokenizer)
-        self.pad_id: int = _first(tokenizer.pad_token_id, *self.end_ids, 0)
+        self.end_ids = _end_ids(network, self.tokenizer)
+        self.pad_id: int = _first(self.tokenizer.pad_token_id, *self.end_ids, 0)
         self._adapters = adapters
         self._weights = weights
         self._new_cache = new_cache
         self._hook_points: list[nn.Module] = [block.hook_out for block in bridge.blocks]
+
+    @property
+    def label(self) -> str:
+        """What results call the model."""
+        return self.ref.label
 
     @property
     def device(self) -> torch.device:
@@ -97,8 +105,13 @@ class ResidualModel:
 
     @property
     def chat_template_hash(self) -> str:
-        """Identifies the chat template; "none" where there is none."""
-        return template_hash(self.tokenizer)
+        """Identifies the chat template in use; "none" where there is none."""
+        return self.chat_format.template_hash
+
+    @cached_property
+    def tokenizer_hash(self) -> str | None:
+        """Identifies what the tokenizer does to text; `None` where it has no tokenizer.json."""
+        return tokenizer_hash(self.tokenizer)
 
     @property
     def active_adapter(self) -> str | None:
@@ -164,6 +177,45 @@ class ResidualModel:
             self._run(ids, attention_mask, position_ids, use_cache=False)
 
     @torch.no_grad()
+    def packed_forward(self, batch: PackedBatch, last_site: Site) -> None:
+        """`residual_forward` of a packed row; the hooks get it whole, [1, token, d_model].
+
+        Only where the model `packs`.
+        """
+
+        def stop(_resid: Tensor) -> None:
+            raise _Stop
+
+        with (
+            packed_attention(self.network, batch.lengths),
+            self.hooks([(last_site, stop)]),
+            suppress(_Stop),
+        ):
+            self.network(input_ids=batch.ids, position_ids=batch.position_ids, use_cache=False)
+
+    @cached_property
+    def short_context(self) -> int | None:
+        """Up to this length, positions are encoded alike; beyond it they depend on the length.
+
+        `None` where they never do. Rotary encodings of kind "longrope" and "dynamic" do.
+        """
+        rope = getattr(self.network.config.get_text_config(), "rope_parameters", None) or {}
+        kinds = [x for x in rope.values() if isinstance(x, dict)] or [rope]
+        limits = [
+            kind.get("original_max_position_embeddings") or self.context_length
+            for kind in kinds
+            if kind.get("rope_type") in ("longrope", "dynamic")
+        ]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether sequences may be laid end to end; tried out once, see `models.packing_trial`."""
+        from persona_probe.models.packing_trial import packs
+
+        return packs(self)
+
+    @torch.no_grad()
     def logits(
         self,
         ids: Int[Tensor, "batch pos"],
@@ -214,7 +266,7 @@ class ResidualModel:
 
     def encode(self, conversation: Conversation, add_generation_prompt: bool) -> Tokens:
         """A conversation's tokens; see `models.chat.encode`."""
-        return encode(self.tokenizer, conversation, add_generation_prompt)
+        return encode(self.chat_format, conversation, add_generation_prompt)
 
     def pad(self, rows: Sequence[Sequence[int]], side: Literal["left", "right"]) -> PaddedBatch:
         """Rows of token ids as one batch on the model's device."""
@@ -226,7 +278,10 @@ class ResidualModel:
             "model": self.ref.label,
             "model_hash": self.model_hash,
             "adapter": self.active_adapter,
+            "adapter_hash": self._adapters.active_hash,
             "chat_template_hash": self.chat_template_hash,
+            "thinking": self.chat_format.thinking,
+            "tokenizer_hash": self.tokenizer_hash,
         }
         return Provenance(**{**about, **fields})
 

@@ -114,7 +114,7 @@ def validate_detection(
 
 def load_sets(folder: Path) -> dict[str, ActivationSet]:
     """Every activation set in a folder, by the name of its subfolder."""
-    return {path.name: ActivationSet.load(path) for path in sorted(folder.iterdir())}
+    return {path.name: ActivationSet.open(path) for path in sorted(folder.iterdir())}
 
 
 def validation_rows(persona: str, family: str, validation: Validation) -> list[dict[str, Any]]:

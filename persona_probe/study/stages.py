@@ -228,7 +228,7 @@ def _at(condition: Condition, strength: float) -> Condition:
 
 
 def _contrast(lab: Lab) -> ActivationSet:
-    return ActivationSet.load(lab.folder / "activations" / CONTRAST)
+    return ActivationSet.open(lab.folder / "activations" / CONTRAST)
 
 
 def _shift(lab: Lab) -> dict[str, ActivationSet]:

@@ -254,3 +254,115 @@ def test_half_precision_is_pooled_in_float32(
     # bfloat16 keeps 8 bits: residuals of three blocks agree to about a hundredth of their norm.
     error = (rough.values - exact.values).norm(dim=-1) / exact.values.norm(dim=-1)
     assert error.max() < 0.03
+
+
+def test_a_model_that_cannot_pack_is_read_in_padded_batches(
+    model: Any, conversations: list["Conversation"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from persona_probe.activations.capture import capture
+
+    packed = capture(model, conversations, model.sites, POSITIONS)
+    monkeypatch.setitem(model.__dict__, "packs", False)
+    padded = capture(model, conversations, model.sites, POSITIONS)
+    for position in POSITIONS:
+        assert (packed[position].values - padded[position].values).abs().max() <= CLOSE
+
+
+def test_out_of_memory_halves_the_batches_and_goes_on(
+    tiny_model: Any, conversations: list["Conversation"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from persona_probe.activations.capture import capture
+    from persona_probe.models.site import Site
+
+    expected = capture(tiny_model, conversations, tiny_model.sites, POSITIONS)
+    seen = []
+
+    def at_most_100_tokens(resid: Any) -> None:
+        seen.append(resid.shape[1])
+        if resid.shape[1] > 100:
+            raise torch.OutOfMemoryError("planted")
+
+    with tiny_model.hooks([(Site(0), at_most_100_tokens)]):
+        found = capture(tiny_model, conversations, tiny_model.sites, POSITIONS)
+    assert max(seen) > 100 >= seen[-1]
+    assert "out of memory" in capsys.readouterr().err
+    for position in POSITIONS:
+        gap = (found[position].values - expected[position].values).abs().max()
+        assert gap <= CLOSE
+
+
+def test_one_conversation_that_does_not_fit_is_named(
+    tiny_model: Any, conversations: list["Conversation"]
+) -> None:
+    import torch
+
+    from persona_probe.activations.capture import capture
+    from persona_probe.errors import PersonaProbeError
+    from persona_probe.models.site import Site
+
+    def never(_resid: Any) -> None:
+        raise torch.OutOfMemoryError("planted")
+
+    with (
+        tiny_model.hooks([(Site(0), never)]),
+        pytest.raises(
+            PersonaProbeError, match=r"conversation 'c\d' alone, \d+ tokens, does not fit"
+        ),
+    ):
+        capture(tiny_model, conversations, tiny_model.sites, POSITIONS)
+
+
+def test_several_rows_of_one_conversation(tiny_model: Any) -> None:
+    import torch
+
+    from persona_probe.activations.capture import capture
+    from persona_probe.models.chat import Conversation, Message
+
+    said = ("Hi", "Yes.", "Why?", "Because I am.")
+    roles = ("user", "assistant", "user", "assistant")
+    talk = Conversation(tuple(map(Message, roles, said)), id="talk", label="x", family="f")
+    short = Conversation((Message("user", "Hi"), Message("assistant", "No.")), id="short")
+    positions = ["all_tokens", "assistant_turns", "response_mean"]
+    found = capture(tiny_model, [talk, short], tiny_model.sites, positions)
+    turns, tokens = found["assistant_turns"], found["all_tokens"]
+    assert turns.ids == ("talk#0", "talk#1", "short")
+    assert turns.labels == ("x", "x", "")
+    assert turns.texts is not None
+    assert [text.strip() for text in turns.texts[:2]] == ["Yes.", "Because I am."]
+    encoded = tiny_model.encode(talk, add_generation_prompt=False)
+    assert len(tokens) == len(encoded) + len(tiny_model.encode(short, add_generation_prompt=False))
+    assert tokens.texts is not None
+    assert "".join(tokens.texts[: len(encoded)]) == encoded.text
+    last = encoded.assistant_turns[1]
+    by_hand = tokens.values[last.start : last.stop].mean(dim=0)
+    torch.testing.assert_close(turns.values[1], by_hand)
+    torch.testing.assert_close(found["response_mean"].values[0], by_hand)
+
+
+def test_long_conversations_are_skipped_or_cut_only_when_asked(tiny_model: Any) -> None:
+    from persona_probe.activations.capture import capture
+    from persona_probe.activations.reading import read
+    from persona_probe.errors import RequestError
+    from persona_probe.models.chat import Conversation, Message
+
+    short = Conversation((Message("user", "Hi"), Message("assistant", "No.")), id="short")
+    long = Conversation((Message("user", "why? " * 300), Message("assistant", "No.")), id="long")
+    positions = ["response_mean"]
+    skipped = read(tiny_model, [short, long], positions, too_long="skip")
+    assert len(skipped) == 1
+    assert "'long' has" in skipped.left_out[0]
+    cut = read(tiny_model, [short, long], positions, too_long="truncate")
+    assert cut.lengths[1] == tiny_model.context_length
+    whole = tiny_model.encode(long, add_generation_prompt=False)
+    assert cut.ids[1].tolist() == [whole.ids[0], *whole.ids[-255:]]
+    gone = len(whole) - tiny_model.context_length
+    assert cut.rows["response_mean"][1].metadata == {"truncated": gone}
+    group = cut.groups["response_mean"][1][0][0]
+    assert cut.ids[1][group].tolist() == whole.ids[whole.response]  # type: ignore[index]
+    assert len(capture(tiny_model, cut, tiny_model.sites)["response_mean"]) == 2
+    with pytest.raises(RequestError, match="every conversation was left out"):
+        read(tiny_model, [long], positions, too_long="skip")
+    with pytest.raises(RequestError, match="no tokens at position 'prompt_mean' once it is cut"):
+        read(tiny_model, [long.with_reply("so " * 300)], ["prompt_mean"], too_long="truncate")

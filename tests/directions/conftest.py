@@ -57,7 +57,7 @@ def plant(
     values = np.concatenate([prompt + half, prompt - half]) + rng.normal(size=(2 * n, *shape[1:]))
     ids = tuple(f"{prefix}-{i}" for i in range(n)) * 2
     names = tuple(f"{prefix}-{i // per_family}" for i in range(n)) * 2
-    activations = ActivationSet(
+    activations = ActivationSet.of(
         values=torch.from_numpy(values).float(),
         sites=tuple(Site(layer) for layer in sites),
         position="last_prompt_token",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from persona_probe.models.chat import Conversation
+    from persona_probe.models.chat import Conversation, Tokens
 
 NO_SYSTEM_ALOUD = """{%- for m in messages -%}
 {%- if m['role'] == 'system' -%}{{ raise_exception('System role not supported') }}{%- endif -%}
@@ -45,6 +45,15 @@ def said(*turns: str, system: str | None = None) -> "Conversation":
     return Conversation((*([Message("system", system)] if system else []), *messages))
 
 
+def encode(
+    tokenizer: Any, conversation: "Conversation", add_generation_prompt: bool, **how: Any
+) -> "Tokens":
+    from persona_probe.models.chat import encode
+    from persona_probe.models.rendering import ChatFormat
+
+    return encode(ChatFormat(tokenizer, **how), conversation, add_generation_prompt)
+
+
 @pytest.fixture
 def tokenizer(tiny_llama_folder: Path) -> Any:
     from transformers import AutoTokenizer
@@ -60,8 +69,6 @@ def tokens_holding(tokenizer: Any, ids: list[int], start: int, end: int) -> list
 
 @pytest.mark.parametrize("template", ["folder", NO_SYSTEM_ALOUD, INSTRUCT, None])
 def test_spans_hold_exactly_the_tokens_of_every_reply(tokenizer: Any, template: str | None) -> None:
-    from persona_probe.models.chat import encode
-
     if template != "folder":
         tokenizer.chat_template = template
     replies = ["Yes, gladly.", "I will not help with that."]
@@ -80,8 +87,6 @@ def test_spans_hold_exactly_the_tokens_of_every_reply(tokenizer: Any, template: 
 def test_the_prompt_of_a_reply_is_what_generation_starts_from(
     tokenizer: Any, template: str
 ) -> None:
-    from persona_probe.models.chat import encode
-
     if template != "folder":
         tokenizer.chat_template = template
     prompt = encode(tokenizer, said("Would you help?"), add_generation_prompt=True)
@@ -92,8 +97,6 @@ def test_the_prompt_of_a_reply_is_what_generation_starts_from(
 
 
 def test_a_merge_across_the_boundary_belongs_to_the_reply(tokenizer: Any) -> None:
-    from persona_probe.models.chat import encode
-
     tokenizer.chat_template = None
     prompt, reply = "I will not h", "elp with that"
     alone = encode(tokenizer, said(prompt), add_generation_prompt=True)
@@ -106,8 +109,6 @@ def test_a_merge_across_the_boundary_belongs_to_the_reply(tokenizer: Any) -> Non
 
 
 def test_replies_of_many_bytes_per_letter_are_whole(tokenizer: Any) -> None:
-    from persona_probe.models.chat import encode
-
     for reply in ("é", "世界", "ü and 🙂", " spaced ", "\n\nnew line", ""):
         tokens = encode(tokenizer, said("Hi", reply), add_generation_prompt=False)
         assert tokens.response is not None
@@ -115,23 +116,22 @@ def test_replies_of_many_bytes_per_letter_are_whole(tokenizer: Any) -> None:
 
 
 def test_offsets_without_their_blanks_and_other_tokenizers_agree(tokenizer: Any) -> None:
+    import numpy as np
     from tokenizers import processors
-
-    from persona_probe.models.chat import encode
 
     conversation = said("Hi", "  a b  \n c ", "so", " d ")
     exact = encode(tokenizer, conversation, add_generation_prompt=False)
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     offsets = tokenizer("a b", return_offsets_mapping=True)["offset_mapping"]
     assert (2, 3) in offsets, "the offsets of this tokenizer leave blanks out"
-    assert encode(tokenizer, conversation, add_generation_prompt=False) == exact
+    again = encode(tokenizer, conversation, add_generation_prompt=False)
+    assert again == exact
+    assert np.array_equal(again.offsets, exact.offsets)
 
 
 def test_a_sentencepiece_like_tokenizer_finds_the_reply() -> None:
     from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
-
-    from persona_probe.models.chat import encode
 
     raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -161,8 +161,6 @@ def test_a_sentencepiece_like_tokenizer_finds_the_reply() -> None:
 def test_a_system_message_joins_the_user_where_there_is_no_such_role(
     tokenizer: Any, template: str
 ) -> None:
-    from persona_probe.models.chat import encode
-
     tokenizer.chat_template = template
     tokens = encode(tokenizer, said("Hi", "Yes.", system="Be kind."), add_generation_prompt=False)
     assert tokenizer.decode(tokens.ids).startswith("<start>user\nBe kind.\n\nHi<end>")
@@ -171,8 +169,6 @@ def test_a_system_message_joins_the_user_where_there_is_no_such_role(
 
 
 def test_trimmed_replies_are_found_as_they_are_rendered(tokenizer: Any) -> None:
-    from persona_probe.models.chat import encode
-
     tokenizer.chat_template = NO_SYSTEM_ALOUD
     tokens = encode(tokenizer, said("Hi", "  Yes. \n"), add_generation_prompt=False)
     assert tokens.response is not None
@@ -182,8 +178,6 @@ def test_trimmed_replies_are_found_as_they_are_rendered(tokenizer: Any) -> None:
 def test_stripped_thoughts_are_no_part_of_earlier_turns(tiny_qwen_folder: Path) -> None:
     from transformers import AutoTokenizer
 
-    from persona_probe.models.chat import encode
-
     tokenizer = AutoTokenizer.from_pretrained(tiny_qwen_folder)
     thought = "<think>hm</think> Yes."
     tokens = encode(tokenizer, said("Hi", thought, "So?", thought), add_generation_prompt=False)
@@ -192,8 +186,6 @@ def test_stripped_thoughts_are_no_part_of_earlier_turns(tiny_qwen_folder: Path) 
 
 
 def test_what_the_model_has_to_write_itself_is_reply(tokenizer: Any) -> None:
-    from persona_probe.models.chat import encode
-
     tokenizer.chat_template = THINKS
     tokens = encode(tokenizer, said("Hi", "Yes."), add_generation_prompt=False)
     prompt = encode(tokenizer, said("Hi"), add_generation_prompt=True)
@@ -204,7 +196,7 @@ def test_what_the_model_has_to_write_itself_is_reply(tokenizer: Any) -> None:
 
 def test_a_refusal_by_the_template_is_one_sentence(tokenizer: Any) -> None:
     from persona_probe.errors import RequestError
-    from persona_probe.models.chat import Conversation, Message, encode
+    from persona_probe.models.chat import Conversation, Message
 
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(RequestError, match="roles must alternate"):
@@ -216,7 +208,6 @@ def test_a_refusal_by_the_template_is_one_sentence(tokenizer: Any) -> None:
 
 def test_a_template_that_drops_replies_is_refused(tokenizer: Any) -> None:
     from persona_probe.errors import RequestError
-    from persona_probe.models.chat import encode
 
     tokenizer.chat_template = (
         "{%- for m in messages if m['role'] == 'user' -%}{{ m['content'] }}{% endfor %}"
@@ -226,7 +217,7 @@ def test_a_template_that_drops_replies_is_refused(tokenizer: Any) -> None:
 
 
 def test_a_conversation_may_begin_with_the_assistant(tokenizer: Any) -> None:
-    from persona_probe.models.chat import Conversation, Message, encode
+    from persona_probe.models.chat import Conversation, Message
 
     conversation = Conversation((Message("assistant", "Welcome."), Message("user", "Hi")))
     tokens = encode(tokenizer, conversation, add_generation_prompt=True)
@@ -239,17 +230,55 @@ def test_a_tokenizer_without_offsets_is_refused() -> None:
     from types import SimpleNamespace
 
     from persona_probe.errors import RequestError
-    from persona_probe.models.chat import encode
 
     with pytest.raises(RequestError, match="does not map tokens to characters"):
         encode(SimpleNamespace(is_fast=False), said("Hi"), add_generation_prompt=False)
 
 
-def test_the_template_hash_tells_templates_apart(tokenizer: Any) -> None:
-    from persona_probe.models.rendering import template_hash
+def test_every_token_knows_its_characters(tokenizer: Any) -> None:
+    """The characters of the tokens cover the text, in order, letters of many bytes included."""
+    conversation = said("Wer bist du, 世界?", " Ü and é 🙂 \n", system="Be kind.")
+    tokens = encode(tokenizer, conversation, add_generation_prompt=False)
+    assert tokens.text == tokenizer.decode(tokens.ids)
+    assert tokens.offsets.dtype == "int32"
+    assert tokens.offsets.shape == (len(tokens), 2)
+    covered = 0
+    for first, last in tokens.offsets.tolist():
+        assert first <= covered <= last
+        covered = last
+    assert covered == len(tokens.text)
+    for i in range(len(tokens.text)):
+        held = tokens.holding(i, i + 1)
+        assert tokens.text[i] in tokenizer.decode(tokens.ids[held])
+    nothing = tokens.holding(5, 5)
+    assert nothing.start == nothing.stop
+    beyond = tokens.holding(covered, covered + 9)
+    assert beyond == slice(len(tokens), len(tokens))
 
-    with_template = template_hash(tokenizer)
-    tokenizer.chat_template = INSTRUCT
-    assert template_hash(tokenizer) != with_template
-    tokenizer.chat_template = None
-    assert template_hash(tokenizer) == "none"
+
+def test_a_refusal_names_the_conversation(tokenizer: Any) -> None:
+    from persona_probe.errors import RequestError
+    from persona_probe.models.chat import Conversation, Message
+
+    tokenizer.chat_template = (
+        "{%- for m in messages -%}{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) -%}"
+        "{{ raise_exception('roles must alternate') }}{%- endif -%}{{ m['content'] }}"
+        "{%- endfor -%}"
+    )
+    twice = (Message("user", "Hi"), Message("user", "Ho"))
+    with pytest.raises(RequestError, match=r"conversation 'c7': .*roles user, user: .*alternate"):
+        encode(tokenizer, Conversation(twice, id="c7"), add_generation_prompt=True)
+    first = (Message("assistant", "Hi"),)
+    with pytest.raises(RequestError, match=r"a.jsonl, line 3: .*roles assistant: .*alternate"):
+        encode(tokenizer, Conversation(first, source="a.jsonl, line 3"), True)
+
+
+def test_a_later_system_message_is_not_dropped_in_silence(tokenizer: Any) -> None:
+    from persona_probe.errors import RequestError
+    from persona_probe.models.chat import Conversation, Message
+
+    late = Conversation((Message("user", "Hi"), Message("system", "Be kind.")))
+    assert "Be kind." in encode(tokenizer, late, add_generation_prompt=True).text
+    tokenizer.chat_template = NO_SYSTEM_IN_SILENCE
+    with pytest.raises(RequestError, match="drops the system message at place 2"):
+        encode(tokenizer, late, add_generation_prompt=True)

@@ -1,3 +1,4 @@
+import shutil
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,3 +320,52 @@ def test_hook_points_in_the_wrong_place_are_noticed(tiny_model: Any) -> None:
     unused = [*points[:-1], type(points[0])()]
     with pytest.raises(PersonaProbeError, match="not its residual stream"):
         check_wiring(tiny_model.network, unused, tiny_model.d_model)
+
+
+def test_an_adapter_trained_anew_has_another_hash(tiny_llama_folder: Path, tmp_path: Path) -> None:
+    """Two adapters of one name are told apart in provenance by their weights."""
+    from persona_probe.models.loading import load_model
+
+    copied = tmp_path / "tuned"
+    shutil.copytree(tiny_llama_folder / "adapters" / "other", copied)
+    model = load_model(str(tiny_llama_folder))
+    assert model.describe().adapter_hash is None
+    with model.adapter("tuned"):
+        first = model.describe().adapter_hash
+    with model.adapter(str(copied)):
+        second = model.describe().adapter_hash
+    with model.adapter("other"):
+        assert model.describe().adapter_hash == second
+    assert first is not None
+    assert first != second
+
+
+def test_an_adapter_can_be_attached_in_inference_mode(tiny_llama_folder: Path) -> None:
+    """And is switched, and read through, outside of it."""
+    import torch
+
+    from persona_probe.models.loading import load_model
+
+    model, other = (load_model(str(tiny_llama_folder)) for _ in range(2))
+    with torch.inference_mode(), model.adapter("tuned"):
+        pass
+    batch = model.pad([[5, 17, 200]], "right")
+    inputs = (batch.ids, batch.attention_mask, batch.position_ids)
+    with model.adapter("tuned"), other.adapter("tuned"):
+        assert model.logits(*inputs).equal(other.logits(*inputs))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_model_that_is_spread_by_a_device_map_reads_the_same(tiny_llama_folder: Path) -> None:
+    from persona_probe.models.loading import load_model
+
+    spread = load_model(
+        str(tiny_llama_folder),
+        device_map={"model.embed_tokens": "cpu", "model": "cpu", "lm_head": "cpu"},
+    )
+    plain = load_model(str(tiny_llama_folder))
+    batch = plain.pad([[5, 17, 200]], "right")
+    inputs = (batch.ids, batch.attention_mask, batch.position_ids)
+    with spread.adapter("tuned"), plain.adapter("tuned"):
+        assert spread.logits(*inputs).equal(plain.logits(*inputs))
+    assert spread.packs
