@@ -31,7 +31,7 @@ def models(planted: Any) -> dict[str, Any]:
     amount = torch.from_numpy(1.5 + 0.3 * rng.normal(size=(len(before), 1, 1))).float()
     noise = torch.from_numpy(0.3 * rng.normal(size=tuple(before.values.shape))).float()
     moved = before.values + amount * data["one"].truth[None] + noise
-    after = replace(before, values=moved, provenance=before.provenance.with_(adapter="tuned"))
+    after = replace(before.with_values(moved), provenance=before.provenance.with_(adapter="tuned"))
     return {"before": before, "after": after, "directions": directions, "truth": data["one"].truth}
 
 
@@ -103,8 +103,8 @@ def test_whitening_is_the_inverse_covariance_metric(models: dict[str, Any]) -> N
 
     plain = compare(models["before"], models["after"], models["directions"], resamples=50)
     wide = compare(
-        replace(models["before"], values=models["before"].values * stretch),
-        replace(models["after"], values=models["after"].values * stretch),
+        models["before"].with_values(models["before"].values * stretch),
+        models["after"].with_values(models["after"].values * stretch),
         {
             name: {at: stretched(direction) for at, direction in by_site.items()}
             for name, by_site in models["directions"].items()
@@ -122,7 +122,7 @@ def test_a_model_that_only_got_noisier_has_not_moved(models: dict[str, Any]) -> 
 
     before = models["before"]
     noise = torch.randn(before.values.shape, generator=torch.Generator().manual_seed(0))
-    after = replace(before, values=before.values + noise)
+    after = before.with_values(before.values + noise)
     result = compare(before, after, models["directions"], resamples=1_000)
     outside = [row for row in result.rows if row.shift.excludes(0.0)]
     assert len(outside) <= 1

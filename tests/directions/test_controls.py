@@ -68,7 +68,6 @@ def test_isotropic_directions_have_the_cosines_of_chance(found: Any) -> None:
 def test_covariance_matched_directions_have_the_covariance_of_the_activations(
     planted: Any,
 ) -> None:
-    from dataclasses import replace
 
     from persona_probe.directions import finder_named
     from persona_probe.directions.controls import covariance_matched, isotropic
@@ -78,7 +77,7 @@ def test_covariance_matched_directions_have_the_covariance_of_the_activations(
     data = planted().activations
     scales = torch.ones(32)
     scales[0] = 30.0
-    loud = replace(data, values=data.values * scales)
+    loud = data.with_values(data.values * scales)
     found = find_directions(loud, finder_named("mean_difference"), "hero", "neutral")
 
     def share(draws: list[Any]) -> float:

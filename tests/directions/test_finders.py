@@ -195,7 +195,6 @@ def test_a_direction_carries_where_it_came_from(planted: Any) -> None:
 
 
 def test_a_missing_class_or_two_equal_classes_are_refused(planted: Any) -> None:
-    from dataclasses import replace
 
     from persona_probe.directions.finder import find_directions
 
@@ -204,10 +203,10 @@ def test_a_missing_class_or_two_equal_classes_are_refused(planted: Any) -> None:
     with pytest.raises(DegenerateClassesError, match="0 labelled 'villain'"):
         find_directions(activations, finder, "villain", "neutral")
     n = len(activations) // 2
-    same = replace(activations, values=activations.values[:n].repeat(2, 1, 1))
+    same = activations.with_values(activations.values[:n].repeat(2, 1, 1))
     with pytest.raises(DegenerateClassesError, match=r"coincide at blocks\.0\.hook_out"):
         find_directions(same, finder, "hero", "neutral")
-    broken = replace(activations, values=activations.values * float("nan"))
+    broken = activations.with_values(activations.values * float("nan"))
     with pytest.raises(PersonaProbeError, match="NaN"):
         find_directions(broken, finder, "hero", "neutral")
 
@@ -226,6 +225,7 @@ def test_importing_the_room_does_not_import_scikit_learn() -> None:
 def test_two_sets_become_one_contrast_whose_pairs_are_kept(planted: Any) -> None:
     from dataclasses import replace
 
+    from persona_probe.activations.columns import InMemory
     from persona_probe.directions.finder import find_directions
     from persona_probe.directions.opposed import opposed
     from persona_probe.directions.relabelling import pair_index
@@ -243,8 +243,9 @@ def test_two_sets_become_one_contrast_whose_pairs_are_kept(planted: Any) -> None
     for site, direction in shift.items():
         assert (direction.raw == expected[site].raw).all()
         assert direction.family == "model_diff"
+    fewer = InMemory(before.values[:, :2], before.sites[:2])
     with pytest.raises(SiteMismatchError, match="same sites"):
-        opposed(after, replace(before, values=before.values[:, :2], sites=before.sites[:2]))
+        opposed(after, replace(before, columns=fewer))
     with pytest.raises(RequestError, match="response_mean"):
         opposed(after, replace(before, position="response_mean"))
 

@@ -1,6 +1,5 @@
 """Reliability: what it is in theory, and in data where the truth is known."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,13 +55,7 @@ def test_consistency_and_pairwise_cosine_by_brute_force(planted: Any) -> None:
     activations = planted(sites=(0,)).activations
     n = len(activations) // 2
     order = torch.randperm(2 * n, generator=torch.Generator().manual_seed(0)).tolist()
-    shuffled = replace(
-        activations,
-        values=activations.values[order],
-        ids=tuple(activations.ids[i] for i in order),
-        labels=tuple(activations.labels[i] for i in order),
-        families=tuple(activations.families[i] for i in order),
-    )
+    shuffled = activations.take(order)
     x = activations.values[:, 0].double()
     delta = x[:n] - x[n:]
     cosines = torch.nn.functional.normalize(delta, dim=1)
@@ -80,13 +73,7 @@ def test_consistency_and_pairwise_cosine_by_brute_force(planted: Any) -> None:
 def test_unpaired_families_of_one_class_each_can_be_halved(name: str, planted: Any) -> None:
     data = planted(families=12, gap=10.0).activations
     keep = [i for i in range(len(data)) if (int(data.families[i][7:]) % 2 == 0) == (i < 96)]
-    one_class_each = replace(
-        data,
-        values=data.values[keep],
-        ids=tuple(data.ids[i] for i in keep),
-        labels=tuple(data.labels[i] for i in keep),
-        families=tuple(data.families[i] for i in keep),
-    )
+    one_class_each = data.take(keep)
     row = rows(one_class_each, name, halvings=5, resamples=20)[0]
     assert row.split_half.value > 0.3
     assert row.split_half.n == 5

@@ -12,7 +12,6 @@ from persona_probe.errors import RequestError, SplitLeakError
 @pytest.fixture
 def ten_layers(planted: Any) -> tuple[Any, Any]:
     """Ten sites of which layer 5 separates best in the middle, and layer 9 best of all."""
-    from dataclasses import replace
 
     from persona_probe.directions.finder import find_directions
 
@@ -22,7 +21,7 @@ def ten_layers(planted: Any) -> tuple[Any, Any]:
         strength = torch.zeros(10)
         strength[5], strength[9] = 5.0, 20.0
         extra = sign[:, None, None] * strength[None, :, None] * data.truth[None]
-        return replace(data.activations, values=data.activations.values + extra)
+        return data.activations.with_values(data.activations.values + extra)
 
     found_on, select = louder(0, "family"), louder(1, "select")
     return find_directions(found_on, FINDERS["mean_difference"](), "hero", "neutral"), select

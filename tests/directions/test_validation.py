@@ -80,7 +80,7 @@ def test_labels_of_families_are_memorised_and_selectivity_shows_it(planted: Any)
         axes = 2 * np.random.default_rng(seed).normal(size=(16, 1, 64))
         part = torch.from_numpy(np.tile(np.repeat(axes, 8, axis=0), (2, 1, 1))).float()
         sign = torch.tensor([1.0 if label == "hero" else -1.0 for label in data.labels])
-        return replace(data, values=data.values + sign[:, None, None] * part)
+        return data.with_values(data.values + sign[:, None, None] * part)
 
     found_on, held_out = own_axes(0, "family"), own_axes(1, "held")
     directions = find_directions(found_on, FINDERS["linear_probe"](), "hero", "neutral")
@@ -121,7 +121,7 @@ def test_a_direction_that_only_reads_length_does_not_beat_length(planted: Any) -
         counts = rng.integers(5, 15, size=len(data)) + 8 * np.array(longer)
         values = data.values.clone()
         values[:, 0, 0] += torch.from_numpy(counts).float() * 3
-        return replace(data, values=values, texts=tuple("x " * int(c) for c in counts))
+        return replace(data.with_values(values), texts=tuple("x " * int(c) for c in counts))
 
     found_on, held_out = wordy(0, "family", 0.0), wordy(1, "held", 0.0)
     directions = find_directions(found_on, FINDERS["mean_difference"](), "hero", "neutral")
@@ -172,7 +172,7 @@ def test_one_loud_coordinate_is_flagged(planted: Any) -> None:
     assert not validate(directions, held_out, resamples=200).rows[0].outlier_flag
     loud = held_out.values.clone()
     loud[:, 0, 5] *= 200
-    result = validate(directions, replace(held_out, values=loud), resamples=200)
+    result = validate(directions, held_out.with_values(loud), resamples=200)
     assert [row.outlier_flag for row in result.rows] == [True, False, False]
 
 
