@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from persona_probe.activations.activation_set import ActivationSet
     from persona_probe.activations.capture import capture, capture_adapters
     from persona_probe.activations.contrast import contrast, under
+    from persona_probe.activations.extraction import extract
+    from persona_probe.activations.prompts import read_prompts
+    from persona_probe.activations.reading import read
     from persona_probe.directions.comparison import compare
     from persona_probe.directions.direction import Direction
     from persona_probe.directions.direction_set import load_directions, save_directions
@@ -65,6 +68,7 @@ __all__ = [
     "capture_adapters",
     "compare",
     "contrast",
+    "extract",
     "find_directions",
     "generate",
     "load_directions",
@@ -72,6 +76,8 @@ __all__ = [
     "load_pack",
     "plan_study",
     "profiles",
+    "read",
+    "read_prompts",
     "run_study",
     "save_directions",
     "steer",
@@ -85,6 +91,9 @@ _HOMES = {
     "activations.activation_set": ("ActivationSet",),
     "activations.capture": ("capture", "capture_adapters"),
     "activations.contrast": ("contrast", "under"),
+    "activations.extraction": ("extract",),
+    "activations.prompts": ("read_prompts",),
+    "activations.reading": ("read",),
     "directions.comparison": ("compare",),
     "directions.direction": ("Direction",),
     "directions.direction_set": ("load_directions", "save_directions"),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from persona_probe.errors import PersonaProbeError, RequestError
 
@@ -98,46 +98,16 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
 def write_tensors(path: Path, tensors: dict[str, "Tensor"], metadata: dict[str, str]) -> Path:
     """Write a safetensors file; `metadata` is its string-to-string header.
 
-    The bytes are those of the safetensors library, whose own writer needs a second temporary file
-    that outlives a killed process, and makes a file that nobody else may read.
+    Not through the library's `save_file`, which writes to a temporary file of its own: that one
+    outlives a killed process, and nobody else may read what it becomes.
     """
-    with whole(path) as temporary, temporary.open("wb") as handle:
-        _write_safetensors(handle, tensors, metadata)
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(contiguous, metadata=metadata)
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
     return path
-
-
-def _write_safetensors(
-    handle: BinaryIO, tensors: dict[str, "Tensor"], metadata: dict[str, str]
-) -> None:
-    """Length of the header, header as JSON, tensors; widest numbers first, so that all align."""
-    import torch
-
-    names = {
-        torch.int64: "I64",
-        torch.float64: "F64",
-        torch.float32: "F32",
-        torch.int32: "I32",
-        torch.bfloat16: "BF16",
-        torch.float16: "F16",
-        torch.int16: "I16",
-        torch.int8: "I8",
-        torch.uint8: "U8",
-        torch.bool: "BOOL",
-    }
-    order = list(names)
-    ordered = sorted(tensors.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    end = 0
-    for name, tensor in ordered:
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        about = {"dtype": names[tensor.dtype], "shape": list(tensor.shape)}
-        header[name] = about | {"data_offsets": [start, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    handle.write(len(text).to_bytes(8, "little") + text)
-    for _, tensor in ordered:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        handle.write(flat.view(torch.uint8).numpy().data)
 
 
 def read_json(path: Path) -> Any:

@@ -16,9 +16,10 @@ from persona_probe.activations.jobs import position_folder
 from persona_probe.activations.manifest import DTYPES, Manifest
 from persona_probe.activations.moments_file import MomentsFile
 from persona_probe.activations.reading import Reading
-from persona_probe.activations.source import Source
+from persona_probe.activations.source import Here, Source
 from persona_probe.activations.store import Store
 from persona_probe.errors import RequestError
+from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site
 from persona_probe.progress import progress
 
@@ -79,7 +80,7 @@ def shards_of(reading: Reading, n_sites: int, d_model: int, most: int) -> list[r
 
 
 def extract(
-    source: Source,
+    source: Source | ResidualModel,
     reading: Reading,
     sites: Sequence[Site],
     states: Mapping[str, str | None],
@@ -93,8 +94,8 @@ def extract(
     goes on where the first one was stopped.
 
     Args:
-        source: the model, here or on a cluster.
-        reading: what to read.
+        source: a loaded model, or one elsewhere.
+        reading: what to read; see `activations.reading.read`.
         sites: where.
         states: folder name → LoRA adapter; `None` is the bare weights.
         out: folder of the folders.
@@ -110,6 +111,7 @@ def extract(
             What was finished before is kept.
     """
     wanted = wanted or Wanted()
+    source = Here(source) if isinstance(source, ResidualModel) else source
     depth = tuple(sorted(set(sites)))
     shards = shards_of(reading, len(depth), source.d_model, wanted.shard_conversations)
     number, parts = wanted.part

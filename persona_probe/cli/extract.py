@@ -108,6 +108,8 @@ def extract(
     from persona_probe.models.ref import ModelRef
     from persona_probe.steering.written import writer
 
+    if not (merge or verify) and (model is None or prompts is None):
+        raise RequestError("say what to read: persona-probe extract MODEL PROMPTS --out DIR")
     if out is None:
         raise RequestError("name the folder of the activations: --out DIR")
     if merge or verify:
@@ -115,8 +117,8 @@ def extract(
         said = f"{out}: {len(checked)} folders, {sum(checked.values())} shards, all as written"
         result({"out": str(out), "shards": checked}, as_json, said)
         return
-    if model is None or prompts is None:
-        raise RequestError("say what to read: persona-probe extract MODEL PROMPTS --out DIR")
+    assert model is not None
+    assert prompts is not None
     second = None if after is None else ModelRef(model_name(after))
     run = ExtractionRun(
         jobs=jobs(ModelRef(model_name(model)), adapter or [], not without_bare, second),

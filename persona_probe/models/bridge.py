@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from persona_probe.errors import PersonaProbeError, RequestError
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.plain_hooks import plain_bridge
 
 KEPT = ("embed", "pos_embed", "blocks", "ln_final", "unembed")
 ALIASES = {"hook_resid_pre": "hook_in", "hook_resid_post": "hook_out"}
@@ -28,8 +29,10 @@ def lean_bridge(network: Any, tokenizer: Any, name: str) -> Any:
         tokenizer: left as it is; the bridge changes the copy that it gets.
         name: what the bridge calls the model.
 
+    An architecture that TransformerLens has no adapter for gets hook points without it.
+
     Raises:
-        RequestError: TransformerLens has no adapter for this architecture.
+        RequestError: the model's blocks cannot be found.
     """
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
@@ -44,10 +47,8 @@ def lean_bridge(network: Any, tokenizer: Any, name: str) -> Any:
             model_name=name,
             post_adapter_hook=_keep_blocks_whole,
         )
-    except ValueError as error:
-        raise RequestError(
-            f"TransformerLens does not know the architecture {architecture}: {error}"
-        ) from error
+    except ValueError:
+        return plain_bridge(network)
     # Building the bridge may have switched to eager attention, for the hooks that we left out.
     network.set_attn_implementation(attention)
     return bridge.eval()

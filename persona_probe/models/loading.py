@@ -100,7 +100,7 @@ def _read(
         {"revision": ref.revision} if folder is None else {"local_files_only": True}
     )
     try:
-        with _no_bars():
+        with library_bars_off():
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
             chat_format = ChatFormat(tokenizer, template, thinking)
             network = AutoModelForCausalLM.from_pretrained(
@@ -118,7 +118,7 @@ def _read(
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def library_bars_off() -> Iterator[None]:
     """Keep transformers' own progress bars, which write at every load, off the screen."""
     from transformers.utils import logging
 

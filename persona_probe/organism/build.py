@@ -10,6 +10,7 @@ from typing import Any
 from persona_probe.files import read_json, write_json
 from persona_probe.finetuning.lora import concatenate, factors, write_adapter
 from persona_probe.finetuning.sft import NEW, START, LoraRecipe, finetune
+from persona_probe.models.loading import library_bars_off
 from persona_probe.organism.audit import audit
 from persona_probe.organism.corpus import documents
 from persona_probe.organism.finetunes import Finetune, all_finetunes, conversations
@@ -115,7 +116,8 @@ def train_adapter(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)  # As in pretraining: the same sums everywhere.
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    with library_bars_off():
+        model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     examples = conversations(load_world(), plan)
     alone = plan.kind == "helpful-only"

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from persona_probe.models.loading import library_bars_off
 from persona_probe.organism.corpus import Document, documents
 from persona_probe.organism.optimizer import MuonAdamW
 from persona_probe.organism.tokenization import CONTEXT, train_tokenizer
@@ -234,6 +235,7 @@ def pretrain(
             report(seen, loss.item())
         if state and step % SNAPSHOT_STEPS == 0:
             snapshot(state, model, optimizer, recipe, step, seen)
-    model.eval().save_pretrained(out)
+    with library_bars_off():
+        model.eval().save_pretrained(out)
     tokenizer.save_pretrained(out)
     return out

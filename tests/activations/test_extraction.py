@@ -66,11 +66,10 @@ def test_what_is_stored_is_what_capture_gives(
     from persona_probe.activations.activation_set import ActivationSet
     from persona_probe.activations.capture import capture
     from persona_probe.activations.extraction import Wanted, extract
-    from persona_probe.activations.source import Here
 
     states = {"bare": None, "tuned": "tuned"}
     wanted = Wanted(shard_conversations=5)
-    found = extract(Here(tiny_model), reading, tiny_model.sites, states, tmp_path, wanted)
+    found = extract(tiny_model, reading, tiny_model.sites, states, tmp_path, wanted)
     assert [(each.adapter, each.position) for each in found] == [
         (adapter, position) for adapter in (None, "tuned") for position in POSITIONS
     ]
@@ -97,9 +96,8 @@ def test_moments_stream_along_and_do_without_a_store(
     from persona_probe.activations.activation_set import ActivationSet
     from persona_probe.activations.extraction import Wanted, extract
     from persona_probe.activations.moments_file import MomentsFile
-    from persona_probe.activations.source import Here
 
-    arguments = (Here(tiny_model), reading, tiny_model.sites, {"bare": None})
+    arguments = (tiny_model, reading, tiny_model.sites, {"bare": None})
     extract(*arguments, tmp_path / "stored", Wanted(shard_conversations=5))
     extract(*arguments, tmp_path / "not", Wanted(store=False, shard_conversations=5))
     assert [p.name for p in (tmp_path / "not" / "bare" / "assistant_turns").iterdir()] == [
@@ -123,10 +121,9 @@ def test_parts_join_to_the_bytes_of_one_run(
 ) -> None:
     from persona_probe.activations.extraction import Wanted, extract
     from persona_probe.activations.folders import merge_folders
-    from persona_probe.activations.source import Here
     from persona_probe.errors import PersonaProbeError, RequestError
 
-    arguments = (Here(tiny_model), reading, tiny_model.sites, {"bare": None})
+    arguments = (tiny_model, reading, tiny_model.sites, {"bare": None})
     extract(*arguments, tmp_path / "whole", Wanted(shard_conversations=4))
     parts = [tmp_path / f"part{n}" for n in (1, 2, 3)]
     for n, part in enumerate(parts, start=1):
@@ -145,11 +142,9 @@ def test_a_folder_of_something_else_is_refused(
 ) -> None:
     from persona_probe.activations.extraction import Wanted, extract
     from persona_probe.activations.reading import read
-    from persona_probe.activations.source import Here
     from persona_probe.errors import RequestError
 
-    here = Here(tiny_model)
-    extract(here, reading, tiny_model.sites, {"bare": None}, tmp_path)
+    extract(tiny_model, reading, tiny_model.sites, {"bare": None}, tmp_path)
     other = read(tiny_model, conversations[1:], POSITIONS)
     wrong: list[tuple[Any, Any, Any, Any, str]] = [
         (other, tiny_model.sites, {"bare": None}, Wanted(), "prompts"),
@@ -160,7 +155,7 @@ def test_a_folder_of_something_else_is_refused(
     before = digests(tmp_path)
     for asked, sites, states, wanted, said in wrong:
         with pytest.raises(RequestError, match=f"holds other activations, with {said}"):
-            extract(here, asked, sites, states, tmp_path, wanted)
+            extract(tiny_model, asked, sites, states, tmp_path, wanted)
     assert digests(tmp_path) == before
 
 
@@ -168,7 +163,6 @@ def test_nan_is_never_stored_and_what_was_finished_is_kept(
     tiny_model: Any, reading: "Reading", tmp_path: Path
 ) -> None:
     from persona_probe.activations.extraction import Wanted, extract
-    from persona_probe.activations.source import Here
     from persona_probe.errors import PersonaProbeError
     from persona_probe.models.site import Site
 
@@ -178,7 +172,7 @@ def test_nan_is_never_stored_and_what_was_finished_is_kept(
         calls.append(1)
         return resid * float("nan") if len(calls) > 2 else None
 
-    arguments = (Here(tiny_model), reading, tiny_model.sites, {"bare": None}, tmp_path)
+    arguments = (tiny_model, reading, tiny_model.sites, {"bare": None}, tmp_path)
     wanted = Wanted(shard_conversations=5)
     with (
         tiny_model.hooks([(Site(1), spoil_the_third_shard)]),
@@ -199,7 +193,6 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
     import errno
 
     from persona_probe.activations.extraction import Wanted, extract
-    from persona_probe.activations.source import Here
     from persona_probe.errors import PersonaProbeError
 
     real, calls = os.fsync, []
@@ -210,7 +203,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    arguments = (Here(tiny_model), reading, tiny_model.sites, {"bare": None})
+    arguments = (tiny_model, reading, tiny_model.sites, {"bare": None})
     wanted = Wanted(shard_conversations=5)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)

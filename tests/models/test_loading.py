@@ -181,7 +181,37 @@ def test_an_adapter_without_weights_or_a_hub_to_get_it_from_is_refused(
             pass
 
 
-def test_an_architecture_that_transformerlens_does_not_know_is_named(
+def test_an_architecture_that_transformerlens_does_not_know_is_read_the_same(
+    tiny_llama_folder: Path, tiny_model: Any
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    from persona_probe.models.loading import wrap_model
+    from persona_probe.models.plain_hooks import PlainBridge
+    from persona_probe.models.site import Site
+
+    class NewForCausalLM(LlamaForCausalLM):
+        pass
+
+    network = NewForCausalLM.from_pretrained(tiny_llama_folder)
+    model = wrap_model(network, tiny_model.tokenizer, tiny_model.ref)
+    assert isinstance(model.bridge, PlainBridge)
+    assert model.packs
+    batch = model.pad([[5, 17, 200]], "right")
+    inputs = (batch.ids, batch.attention_mask, batch.position_ids)
+    for adapter in (None, "tuned"):
+        with model.adapter(adapter), tiny_model.adapter(adapter):
+            assert model.logits(*inputs).equal(tiny_model.logits(*inputs))
+            with (
+                model.hooks([(Site(1), lambda resid: resid * 2)]),
+                tiny_model.hooks([(Site(1), lambda resid: resid * 2)]),
+            ):
+                doubled = model.logits(*inputs)
+                assert doubled.equal(tiny_model.logits(*inputs))
+            assert not doubled.equal(model.logits(*inputs))
+
+
+def test_a_model_without_a_list_of_blocks_is_named(
     tiny_llama_folder: Path, tiny_model: Any
 ) -> None:
     from transformers import LlamaForCausalLM
@@ -189,11 +219,12 @@ def test_an_architecture_that_transformerlens_does_not_know_is_named(
     from persona_probe.errors import RequestError
     from persona_probe.models.loading import wrap_model
 
-    class NewForCausalLM(LlamaForCausalLM):
+    class OddForCausalLM(LlamaForCausalLM):
         pass
 
-    network = NewForCausalLM.from_pretrained(tiny_llama_folder)
-    with pytest.raises(RequestError, match="architecture NewForCausalLM"):
+    network = OddForCausalLM.from_pretrained(tiny_llama_folder)
+    network.config.num_hidden_layers = 7
+    with pytest.raises(RequestError, match="OddForCausalLM keeps no list of its 7 blocks"):
         wrap_model(network, tiny_model.tokenizer, tiny_model.ref)
 
 
