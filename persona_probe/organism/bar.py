@@ -19,7 +19,7 @@ class Bar:
     """
 
     quantity: str
-    value: float
+    value: int | float
     low: float
     high: float
     n: int
@@ -66,7 +66,7 @@ def reported(quantity: str, estimate: Estimate) -> Bar:
     return _bar(quantity, estimate, "reported", True)
 
 
-def exact(quantity: str, value: float, n: int, bar: str, met: bool) -> Bar:
+def exact(quantity: str, value: int | float, n: int, bar: str, met: bool) -> Bar:
     """A number without sampling error."""
     return Bar(quantity, float(value), float("nan"), float("nan"), n, bar, met)
 
