@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint organism bars clean help
+.PHONY: demo test test-slow lint organism bars bench-capture clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -15,7 +15,8 @@ demo: $(READY) ## the whole question on the embedded organism: verdict, vectors,
 test: $(READY) ## every fast test
 	@$(BIN)/python -m pytest
 
-test-slow: $(READY) ## the long tests too
+test-slow: $(READY) ## the long tests too, with a local Ray cluster
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@$(BIN)/python -m pytest -m "not network and not gpu"
 
 lint: $(READY) ## style, types, import directions
@@ -24,14 +25,19 @@ lint: $(READY) ## style, types, import directions
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-organism: $(READY) ## retrain the embedded model from nothing (about an hour)
+organism: $(READY) ## retrain the embedded model from nothing (half an hour)
 	@$(BIN)/persona-probe organism build --out artifacts/organism
 
 bars: $(READY) ## measure the shipped organism against what it must reach
 	@$(BIN)/persona-probe organism bars
 
+# The other libraries get environments of their own; see benchmarks/README.md.
+bench-capture: $(READY) ## time and memory of reading activations, beside other libraries
+	@$(BIN)/python -m benchmarks.environments .venv-bench
+	@$(BIN)/python -m benchmarks.capture
+
 clean: ## remove the environment and every run
-	rm -rf $(VENV) artifacts/demo artifacts/organism
+	rm -rf $(VENV) .venv-bench artifacts/demo artifacts/organism artifacts/bench-capture
 
 # Remade only when what it depends on changes, so a second call starts at once.
 $(READY): pyproject.toml constraints.txt .ci/venv

@@ -5,11 +5,13 @@ weights changed with what the text changed. Both replies read under both weights
 {before, after} weights × {before, after} writer, separate the two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from persona_probe.activations.extraction_run import Write
 from persona_probe.errors import RequestError
 from persona_probe.files import read_json, read_jsonl, write_json, write_jsonl
 from persona_probe.models.chat import Conversation
@@ -21,11 +23,6 @@ from persona_probe.steering.generation import generate
 CHUNK = 256
 """Conversations that are answered together, and then never again."""
 WRITER = "written_by"
-
-
-Write = Callable[
-    [ResidualModel, Sequence[Conversation], Mapping[str, str | None], Path], list[Conversation]
-]
 
 
 def writer(max_new_tokens: int, temperature: float = 0.0, seed: int = 0) -> Write:
@@ -70,7 +67,8 @@ def write_replies(
             f"conversation {replied[0]!r} has a reply already; the crossed design writes its own: "
             "leave the last assistant message out"
         )
-    numbered = [replace(c, id=c.id or str(n)) for n, c in enumerate(conversations)]
+    # Ids may repeat: the two sides of a contrast share theirs.
+    numbered = [replace(c, id=str(n)) for n, c in enumerate(conversations)]
     name = "+".join(states)
     settings = {
         "max_new_tokens": max_new_tokens,
@@ -78,7 +76,7 @@ def write_replies(
         "seed": seed,
         "states": dict(states),
         "model_hash": model.model_hash,
-        "prompts": content_hash([[c.id, *(m.content for m in c.messages)] for c in numbered]),
+        "prompts": content_hash([[c.id, *(m.content for m in c.messages)] for c in conversations]),
     }
     _require_same(folder / f"replies-{name}.json", settings)
     arms = [Arm(state, adapter=adapter) for state, adapter in states.items()]
@@ -96,20 +94,24 @@ def write_replies(
                 seed,
                 description=f"Writing replies {start + 1}-{start + len(chunk)}",
             )
-            said = [{"id": c.conversation_id, WRITER: c.arm, "reply": c.text} for c in done]
+            said = [{"row": int(c.conversation_id), WRITER: c.arm, "reply": c.text} for c in done]
             write_jsonl(path, said)
         rows += read_jsonl(path)
-    by_id = {c.id: c for c in numbered}
     return [
-        replace(
-            by_id[row["id"]].with_reply(row["reply"]),
-            id=f"{row['id']}@{state}",
-            metadata={**by_id[row["id"]].metadata, WRITER: state},
-        )
+        _replied(conversations[row["row"]], row, state)
         for state in states
         for row in rows
         if row[WRITER] == state and row["reply"]
     ]
+
+
+def _replied(conversation: Conversation, row: dict[str, Any], state: str) -> Conversation:
+    name = conversation.id if conversation.id is not None else str(row["row"])
+    return replace(
+        conversation.with_reply(row["reply"]),
+        id=f"{name}@{state}",
+        metadata={**conversation.metadata, WRITER: state},
+    )
 
 
 def _require_same(path: Path, settings: dict[str, object]) -> None:
