@@ -117,7 +117,15 @@ class ExtractionRun:
         return found, left_out
 
     def forecast(self) -> Forecast:
-        """What it would cost; of the first checkpoint, times the states of all."""
+        """What it would cost; of the first checkpoint, times the states of all.
+
+        Raises:
+            RequestError: replies are to be written as well, whose lengths nobody knows.
+        """
+        if self.write is not None:
+            raise RequestError(
+                "a dry run cannot foresee replies that are not written yet; leave --crossed out"
+            )
         job = self.jobs[0]
         model = Checkpoints(**self.options)(job.ref)
         reading = read(

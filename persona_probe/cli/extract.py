@@ -49,7 +49,7 @@ def extract(
         str, typer.Option(help="Longer than the context: refuse, skip or truncate.")
     ] = "refuse",
     nothing_there: Annotated[
-        str, typer.Option(help="Nothing at a position: refuse or skip.")
+        str, typer.Option(help="Nothing at one of the positions: refuse, or skip the conversation.")
     ] = "refuse",
     store: Annotated[bool, typer.Option(help="Keep every row on disk, or moments only.")] = True,
     store_dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
