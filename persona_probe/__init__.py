@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from persona_probe.errors import PersonaProbeError, RequestError
     from persona_probe.evaluation.phrase_judge import PhraseJudge
     from persona_probe.evaluation.profile import profiles
+    from persona_probe.interchange.exporting import export_directions
+    from persona_probe.interchange.importing import import_directions
     from persona_probe.models.chat import Conversation, Message
     from persona_probe.models.loading import load_model
     from persona_probe.models.ref import ModelRef
@@ -68,9 +70,11 @@ __all__ = [
     "capture_adapters",
     "compare",
     "contrast",
+    "export_directions",
     "extract",
     "find_directions",
     "generate",
+    "import_directions",
     "load_directions",
     "load_model",
     "load_pack",
@@ -104,6 +108,8 @@ _HOMES = {
     "errors": ("PersonaProbeError", "RequestError"),
     "evaluation.phrase_judge": ("PhraseJudge",),
     "evaluation.profile": ("profiles",),
+    "interchange.exporting": ("export_directions",),
+    "interchange.importing": ("import_directions",),
     "models.chat": ("Conversation", "Message"),
     "models.loading": ("load_model",),
     "models.ref": ("ModelRef",),

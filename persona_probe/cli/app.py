@@ -1,14 +1,19 @@
 """Wiring of the commands; each lives in its own file and imports its room when called."""
 
+from collections.abc import Callable
+
 import typer
 
 from persona_probe.cli.compare import compare
 from persona_probe.cli.doctor import doctor
 from persona_probe.cli.evaluate import evaluate
+from persona_probe.cli.export import export
 from persona_probe.cli.extract import extract
 from persona_probe.cli.find import find
+from persona_probe.cli.import_ import import_
 from persona_probe.cli.organism import bars, build
 from persona_probe.cli.report import report
+from persona_probe.cli.show import show
 from persona_probe.cli.steer import steer
 from persona_probe.cli.study import run
 from persona_probe.cli.sweep import sweep
@@ -23,8 +28,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (extract, find, validate, compare, steer, sweep, evaluate):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    extract,
+    find,
+    validate,
+    compare,
+    show,
+    export,
+    steer,
+    sweep,
+    evaluate,
+)
+for command in COMMANDS:
     app.command()(command)
+app.command("import")(import_)
 
 study = typer.Typer(help="The whole question, from models to a verdict.", no_args_is_help=True)
 study.command()(run)
