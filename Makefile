@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint organism bars bench-capture clean help
+.PHONY: demo test test-slow lint organism bars bench-capture bench-directions clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,6 +35,9 @@ bars: $(READY) ## measure the shipped organism against what it must reach
 bench-capture: $(READY) ## time and memory of reading activations, beside other libraries
 	@$(BIN)/python -m benchmarks.environments .venv-bench
 	@$(BIN)/python -m benchmarks.capture
+
+bench-directions: $(READY) ## finding directions of all folds together, beside scikit-learn one by one
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.directions
 
 clean: ## remove the environment and every run
 	rm -rf $(VENV) .venv-bench artifacts/demo artifacts/organism artifacts/bench-capture
