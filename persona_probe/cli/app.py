@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import typer
 
+from persona_probe.cli.bake import bake
+from persona_probe.cli.chat import chat
 from persona_probe.cli.compare import compare
 from persona_probe.cli.doctor import doctor
 from persona_probe.cli.evaluate import evaluate
@@ -37,6 +39,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     export,
     steer,
     sweep,
+    chat,
+    bake,
     evaluate,
 )
 for command in COMMANDS:

@@ -1,7 +1,8 @@
 """`persona-probe sweep`: every site and strength of a direction, in one batch."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +29,22 @@ def sweep(
     strengths: Annotated[
         str, typer.Option(help="In units of the median residual norm; commas between.")
     ] = "0,0.1,0.2,0.35,0.5,0.75,1,1.5",
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --strengths, the smallest strength with a KL to the unsteered model "
+            "on neutral text, kl=0.1 (per token) or first_token_kl=0.1; or the largest that "
+            "passes all guards, guards."
+        ),
+    ] = None,
+    dose: Annotated[
+        bool,
+        typer.Option("--dose", help="Also how much each arm changes the model on neutral text."),
+    ] = False,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="prompt, last_prompt_token, response, both; default: where it was read."),
+    ] = None,
     adapter: Adapter = None,
     pack: PackName = "organism",
     n: Annotated[int, typer.Option(min=1, help="Prompts of each kind, from the select part.")] = 60,
@@ -39,9 +56,10 @@ def sweep(
     """Measure refusal probability over sites and strengths, on the prompts kept for selection.
 
     Example: persona-probe sweep organism --directions artifacts/demo/directions \
---adapter helpful-only
+--adapter helpful-only --calibrate kl=0.1 --dose
     """
     from persona_probe.directions.direction_set import load_directions
+    from persona_probe.evaluation.calibrated import Goal, sweep_calibrated
     from persona_probe.evaluation.sweep import sweep_directions
     from persona_probe.models.loading import load_model
     from persona_probe.models.ref import ModelRef
@@ -50,30 +68,24 @@ def sweep(
 
     asked = load_pack(pack)
     amounts = _numbers(strengths)
+    goal = None if calibrate is None else Goal.parse(calibrate)
     loaded = load_model(ModelRef(model_name(model), adapter=adapter), device=device, dtype=dtype)
-    rows = sweep_directions(
-        loaded,
-        asked,
-        load_directions(directions, loaded),
-        parse_sites(sites, loaded.n_layers),
-        amounts,
-        personas=persona,
-        adapter=adapter,
-        n=n,
-        seed=seed,
-    )
-    cells = [
-        [
-            row["persona"],
-            str(row["layer"]),
-            f"{row['strength']:g}",
-            f"{row['refusal_probability']:.3f}",
-            f"{row['over_refusal_probability']:.3f}",
-        ]
-        for row in rows
-    ]
-    heads = ["direction", "layer", "strength", "refusal, harmful", "refusal, permitted"]
-    result({"rows": rows}, as_json, table(heads, cells))
+    given = load_directions(directions, loaded)
+    places = parse_sites(sites, loaded.n_layers)
+    options: dict[str, Any] = {
+        "personas": persona,
+        "adapter": adapter,
+        "n": n,
+        "seed": seed,
+        "schedule": schedule,
+        "dose": dose,
+    }
+    if goal is None:
+        rows = sweep_directions(loaded, asked, given, places, amounts, **options)
+    else:
+        rows = sweep_calibrated(loaded, asked, given, places, goal, **options)
+    value = {"rows": rows} if goal is None else {"goal": calibrate, "rows": rows}
+    result(value, as_json, "\n".join(_tables(rows, dose)))
 
 
 def _numbers(text: str) -> list[float]:
@@ -83,3 +95,79 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise RequestError(f"--strengths {text!r}: write numbers with commas, 0.5,1,2") from None
+
+
+def _tables(rows: list[dict[str, Any]], dose: bool) -> Iterator[str]:
+    """What was measured, what it cost, and what could not be calibrated."""
+    measured = [row for row in rows if row["strength"] is not None]
+    heads = ["direction", "layer", "strength", "refusal, harmful", "refusal, permitted"]
+    if measured:
+        yield table(
+            heads,
+            [
+                [
+                    *_about(row),
+                    f"{row['refusal_probability']:.3f}",
+                    f"{row['over_refusal_probability']:.3f}",
+                ]
+                for row in measured
+            ],
+        )
+    if measured and dose:
+        heads = [
+            "direction",
+            "layer",
+            "strength",
+            "|h'|/|h|",
+            "outside 99%",
+            "KL/token",
+            "KL first",
+        ]
+        yield "\n" + table(
+            heads,
+            [
+                [
+                    *_about(row),
+                    _estimate(site["norm_ratio"]),
+                    _estimate(site["outside"]),
+                    _estimate(row["dose"]["per_token_kl"]),
+                    _estimate(row["dose"]["first_token_kl"]),
+                ]
+                for row in measured
+                for site in row["dose"]["sites"]
+            ],
+            title="Dose on neutral text, with 95% intervals",
+        )
+        reasons = {site["outside"]["reason"] for r in measured for site in r["dose"]["sites"]}
+        yield from sorted(reason for reason in reasons if reason)
+    for row in rows:
+        if said := _said(row):
+            yield f"{row['persona']}, layer {row['layer']}: {said}"
+
+
+def _said(row: dict[str, Any]) -> str | None:
+    """What a reader should know of how the strength was found."""
+    if row["strength"] is None:
+        return str(row["reason"])
+    found = row.get("calibration", {})
+    if found.get("fails_at") is not None:
+        return f"{found['fails_at']:.4g} fails the guards: {'; '.join(found['reasons'])}"
+    if "kl" not in found:
+        return None
+    text = (
+        f"KL {found['kl']['value']:.4g} at this strength, the smallest found within "
+        f"{found['tolerance']:.0%} of {found['target']:g} nats"
+    )
+    rising = "" if found["monotone"] else "; KL does not rise steadily, larger ones may have it too"
+    return text + rising
+
+
+def _about(row: dict[str, Any]) -> list[str]:
+    return [row["persona"], str(row["layer"]), f"{row['strength']:.4g}"]
+
+
+def _estimate(value: dict[str, Any]) -> str:
+    if value["value"] is None:
+        return "-"
+    interval = "" if value["low"] is None else f" [{value['low']:.3g}, {value['high']:.3g}]"
+    return f"{value['value']:.3g}{interval} (n {value['n']})"

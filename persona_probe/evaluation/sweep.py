@@ -1,11 +1,15 @@
 """What a direction does to the refusal probability, over sites and strengths, in one batch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.errors import RequestError
+from persona_probe.evaluation.neutral import benign_replies
 from persona_probe.evaluation.preference import refusal_probability
+from persona_probe.models.chat import Conversation
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site
 from persona_probe.personas.pack import Pack
@@ -13,6 +17,7 @@ from persona_probe.personas.safety_suite import KINDS, SafetyPrompt
 from persona_probe.personas.sampling import spread
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Arm, Intervention
+from persona_probe.steering.dose import doses
 
 
 def net_refusal(
@@ -41,6 +46,40 @@ def net_refusal(
     return rows
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One persona's direction at one site, added with one strength.
+
+    Attributes:
+        strength: in units of the median residual norm.
+    """
+
+    persona: str
+    direction: Direction
+    strength: float
+
+    def arm(self, adapter: str | None, schedule: str | None) -> Arm:
+        name = f"{self.persona}/{self.direction.site.layer}@{self.strength:.6g}"
+        return Arm(name, (Intervention(self.direction, Add(self.strength), schedule),), adapter)
+
+
+def chosen_directions(
+    directions: DirectionSet, sites: Sequence[Site], personas: Sequence[str] | None = None
+) -> list[tuple[str, Direction]]:
+    """Every persona's direction at every site that has one.
+
+    Raises:
+        RequestError: a persona has no direction at any of the sites.
+    """
+    chosen: list[tuple[str, Direction]] = []
+    for persona in dict.fromkeys(personas or directions):
+        if persona not in directions or not set(sites) & set(directions[persona]):
+            raise RequestError(f"no direction of {persona!r} at these sites to sweep")
+        by_site = directions[persona]
+        chosen += [(persona, by_site[site]) for site in sites if site in by_site]
+    return chosen
+
+
 def sweep_directions(
     model: ResidualModel,
     pack: Pack,
@@ -51,6 +90,8 @@ def sweep_directions(
     adapter: str | None = None,
     n: int = 60,
     seed: int = 0,
+    schedule: str | None = None,
+    dose: bool = False,
 ) -> list[dict[str, Any]]:
     """Every persona, site and strength in one batch, on the prompts kept for selection.
 
@@ -64,6 +105,8 @@ def sweep_directions(
         adapter: LoRA adapter that is on.
         n: most prompts of each kind.
         seed: of the split.
+        schedule: positions acted at; where a direction was read, if not given.
+        dose: measure also what every arm costs on neutral text; see `steering.dose`.
 
     Returns:
         One row per persona, layer and strength.
@@ -71,21 +114,42 @@ def sweep_directions(
     Raises:
         RequestError: a persona has no direction at any of the sites.
     """
+    cells = [
+        Cell(persona, direction, strength)
+        for persona, direction in chosen_directions(directions, sites, personas)
+        for strength in dict.fromkeys(strengths)
+    ]
+    text = benign_replies(model, pack, adapter, n, seed) if dose else []
+    return measure_cells(model, pack, cells, text, adapter, n, seed, schedule)
+
+
+def measure_cells(
+    model: ResidualModel,
+    pack: Pack,
+    cells: Sequence[Cell],
+    neutral: Sequence[Conversation],
+    adapter: str | None,
+    n: int,
+    seed: int,
+    schedule: str | None,
+) -> list[dict[str, Any]]:
+    """One row per cell; with neutral text its dose, too. Arguments as for `sweep_directions`."""
+    if not cells:
+        return []
     families = pack.split(seed).select
     prompts = [
         p for k in KINDS for p in spread(pack.suite.of(kind=k, families=families).prompts, n)
     ]
-    swept: dict[str, tuple[str, Site, float, Arm]] = {}
-    for persona in personas or directions:
-        if persona not in directions or not set(sites) & set(directions[persona]):
-            raise RequestError(f"no direction of {persona!r} at these sites to sweep")
-        for site in sites:
-            for strength in strengths if site in directions[persona] else ():
-                name = f"{persona}/{site.layer}@{strength:g}"
-                intervention = Intervention(directions[persona][site], Add(strength))
-                swept[name] = (persona, site, strength, Arm(name, (intervention,), adapter))
-    found = net_refusal(model, pack, prompts, [arm for *_, arm in swept.values()])
-    return [
-        {"persona": persona, "layer": site.layer, "strength": strength} | found[name]
-        for name, (persona, site, strength, _) in swept.items()
+    arms = [cell.arm(adapter, schedule) for cell in cells]
+    found = net_refusal(model, pack, prompts, arms)
+    rows = [
+        {"persona": cell.persona, "layer": cell.direction.site.layer, "strength": cell.strength}
+        | found[arm.name]
+        for cell, arm in zip(cells, arms, strict=True)
     ]
+    if neutral:
+        for row, cost in zip(
+            rows, doses(model, neutral, arms, Arm("unsteered", adapter=adapter)), strict=True
+        ):
+            row["dose"] = cost.to_json()
+    return rows

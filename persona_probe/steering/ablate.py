@@ -10,6 +10,7 @@ from torch import Tensor
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
+from persona_probe.steering.operation import projection
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,4 @@ class Ablate:
         unit: Float[Tensor, "*#batch d_model"],
         parameters: Float[Tensor, "*#batch 1"],
     ) -> Float[Tensor, "*batch d_model"]:
-        # A sum over the last axis, not a matrix product: its rounding is the same in any batch.
-        projection = (resid.float() * unit).sum(dim=-1, keepdim=True)
-        return resid + ((parameters - projection) * unit).to(resid.dtype)
+        return resid + ((parameters - projection(resid, unit)) * unit).to(resid.dtype)

@@ -17,6 +17,8 @@ COMMANDS = [
     ["import"],
     ["steer"],
     ["sweep"],
+    ["chat"],
+    ["bake"],
     ["evaluate"],
     ["study", "run"],
     ["report"],

@@ -1,0 +1,178 @@
+"""What a dialogue looks like: two replies side by side, tokens in the colour of their projection.
+
+Between the class means of the direction lies one class gap. The colours run from blue (the negative
+class) to orange (the positive one), which people who confuse red and green can tell apart; all have
+a contrast of 3 or more to black and to white, and tokens in the middle keep the terminal's own
+colour.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from persona_probe.steering.dialogue import SIDES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from persona_probe.directions.direction import Direction
+    from persona_probe.steering.stream import Piece
+
+# From here on upwards, in class gaps; ±0.5 are the class means.
+STYLES = (
+    (-math.inf, "bold #0087d7"),
+    (-0.5, "#5f87af"),
+    (-0.15, ""),
+    (0.15, "#af7a4f"),
+    (0.5, "bold #d75f00"),
+)
+NARROW = 80  # columns; below, the replies stand one above the other
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From a projection in residual units to class gaps, and to a colour.
+
+    Attributes:
+        centre: what counts as 0: half-way between the classes, if the direction has classes.
+        gap: their distance.
+        positive, negative: names of the ends.
+    """
+
+    centre: float
+    gap: float
+    positive: str
+    negative: str
+
+    @classmethod
+    def of(cls, direction: "Direction") -> "Scale":
+        centre = 0.0 if math.isnan(direction.midpoint) else direction.midpoint
+        return cls(centre, direction.gap, direction.positive_label, direction.negative_label)
+
+    def value(self, projection: float) -> float:
+        """In class gaps."""
+        return (projection - self.centre) / self.gap
+
+    def style(self, projection: float) -> str:
+        value = self.value(projection)
+        return [style for least, style in STYLES if value >= least or math.isinf(least)][-1]
+
+    def legend(self) -> "Text":
+        from rich.text import Text
+
+        bounds = [f"{least:g}" for least, _ in STYLES[1:]]
+        ranges = [
+            f"< {bounds[0]}",
+            *(f"{a} to {b}" for a, b in pairwise(bounds)),
+            f"> {bounds[-1]}",
+        ]
+        legend = Text("")  # The style of a first piece would be everyone's.
+        legend.append(f"projection in class gaps: {self.negative} ", style="dim")
+        for (_, style), words in zip(STYLES, ranges, strict=True):
+            legend.append(f" {words} ", style=style)
+        legend.append(f" {self.positive}", style="dim")
+        return legend
+
+
+@dataclass
+class Replies:
+    """Both replies as far as they have come."""
+
+    scale: Scale
+    tokens: tuple[list[tuple[str, float]], list[tuple[str, float]]]
+
+    @classmethod
+    def none(cls, scale: Scale) -> "Replies":
+        return cls(scale, ([], []))
+
+    def add(self, piece: "Piece") -> None:
+        self.tokens[piece.row].append((piece.text, self.scale.value(piece.projection)))
+
+    def text(self, side: int) -> str:
+        return "".join(text for text, _ in self.tokens[side])
+
+    def mean(self, side: int) -> float:
+        """Mean projection in class gaps; NaN of no tokens."""
+        values = [value for _, value in self.tokens[side]]
+        return sum(values) / len(values) if values else math.nan
+
+    def coloured(self, side: int) -> "Text":
+        from rich.text import Text
+
+        text = Text()
+        for said, value in self.tokens[side]:
+            text.append(said, style=self.scale.style(value * self.scale.gap + self.scale.centre))
+        return text
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            side: {
+                "text": self.text(number).strip(),
+                "mean_projection": _or_null(self.mean(number)),
+                "tokens": [[text, round(value, 4)] for text, value in self.tokens[number]],
+            }
+            for number, side in enumerate(SIDES)
+        }
+
+
+def show(pieces: Iterable["Piece"], scale: Scale, strength: float, console: "Console") -> Replies:
+    """Show replies while they are made; a pipe gets them when they are complete."""
+    replies = Replies.none(scale)
+    if not console.is_terminal:
+        for piece in pieces:
+            replies.add(piece)
+        typer.echo(plain(replies))
+        return replies
+    from rich.live import Live
+
+    with Live(console=console, refresh_per_second=12) as live:
+        for piece in pieces:
+            replies.add(piece)
+            live.update(side_by_side(replies, strength, console.width))
+        live.update(side_by_side(replies, strength, console.width))
+    return replies
+
+
+def side_by_side(replies: Replies, strength: float, width: int) -> "Table":
+    """A column per side, or one above the other where there is no room."""
+    from rich.table import Table
+
+    heads = [
+        f"[bold]{name}[/] [dim]{_signed(replies.mean(side))}[/]"
+        for side, name in enumerate((SIDES[0], f"{SIDES[1]} {strength:g}"))
+    ]
+    grid = Table.grid(padding=(0, 3), expand=True)
+    if width < NARROW:
+        grid.add_column()
+        for side, head in enumerate(heads):
+            grid.add_row(head)
+            grid.add_row(replies.coloured(side))
+        return grid
+    grid.add_column(ratio=1)
+    grid.add_column(ratio=1)
+    grid.add_row(*heads)
+    grid.add_row(replies.coloured(0), replies.coloured(1))
+    return grid
+
+
+def plain(replies: Replies) -> str:
+    """For pipes and files: no colours, no columns, one line per side."""
+    lines = []
+    for side, name in enumerate(SIDES):
+        said = replies.text(side).strip()
+        lines.append(f"{name + ':':<11}{said}  [{_signed(replies.mean(side))}]")
+    return "\n".join(lines)
+
+
+def _signed(value: float) -> str:
+    return "no tokens" if math.isnan(value) else f"{value:+.2f} gaps"
+
+
+def _or_null(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
