@@ -1,18 +1,19 @@
 """Counts, means and covariances of activations that are read once and never kept.
 
-Means are kept per label and prompt family, so that any choice of both has one; scatter (the
-centred sum of outer products) per label. Batches are joined exactly, by the update of Chan, Golub
-and LeVeque (1983, https://doi.org/10.1080/00031305.1983.10483115), in float64: a plain sum of
-squares loses a small variance around a large mean.
+Means are kept per label and prompt family, so that any choice of both has one; spreads (what a
+shrunken covariance needs) per label, for two sets of families apart. Batches are joined exactly, by
+the update of Chan, Golub and LeVeque (1983, https://doi.org/10.1080/00031305.1983.10483115), in
+float64: a plain sum of squares loses a small variance around a large mean.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona_probe.activations.spread import Spread
 from persona_probe.errors import (
     DegenerateClassesError,
     PersonaProbeError,
@@ -24,20 +25,30 @@ from persona_probe.models.site import Site
 
 @dataclass(frozen=True)
 class Group:
-    """The examples of one label and one prompt family.
+    """The examples of one label and one prompt family, or several such groups together.
 
     Attributes:
         n: how many.
         mean: float64, of their activations.
+        norm: mean length of their activations. A median, as of stored activations, would need all
+            of them at once; outliers in a few examples move a mean more.
+        spread: about the mean, where it was asked for and is known.
     """
 
     n: int
     mean: Float[Tensor, "site d_model"]
+    norm: Float[Tensor, " site"]
+    spread: Spread | None = None
 
     def merged(self, other: "Group") -> "Group":
-        """Both together."""
+        """Both together, without their spread."""
         n = self.n + other.n
-        return Group(n, self.mean + (other.mean - self.mean) * (other.n / n))
+        share = other.n / n
+        return Group(
+            n,
+            self.mean + (other.mean - self.mean) * share,
+            self.norm + (other.norm - self.norm) * share,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,16 +59,20 @@ class Moments:
         sites: where the residual stream was read.
         d_model: its width.
         position: name of the rule by which tokens were pooled.
-        groups: (label, family) → count and mean.
-        scatter: label → float64 sum of outer products about the label's mean, so that it counts
-            what differs between families too; `None` where covariances were not asked for.
+        groups: (label, family) → count, mean and norm.
+        spreads: (label, whether of `apart`) → float64 spread about the mean of those examples, so
+            that it counts what differs between families too; `None` where covariances were not
+            asked for.
+        apart: families whose spread is kept by itself, so that it can be left out: those that are
+            not for finding.
     """
 
     sites: tuple[Site, ...]
     d_model: int
     position: str
     groups: Mapping[tuple[str, str], Group] = field(default_factory=dict)
-    scatter: Mapping[str, Float[Tensor, "site d_model d_model"]] | None = None
+    spreads: Mapping[tuple[str, bool], Spread] | None = None
+    apart: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -68,6 +83,7 @@ class Moments:
         sites: Sequence[Site],
         position: str,
         covariance: bool = False,
+        apart: frozenset[str] = frozenset(),
     ) -> "Moments":
         """Moments of some examples.
 
@@ -77,7 +93,9 @@ class Moments:
             families: prompt family of each example.
             sites: where they were read.
             position: name of the rule by which tokens were pooled.
-            covariance: whether to keep scatter, a d_model × d_model matrix per label and site.
+            covariance: whether to keep spreads, a d_model × d_model matrix per label and site,
+                and another for the families apart.
+            apart: families whose spread is kept by itself.
 
         Raises:
             PersonaProbeError: an activation is NaN or infinite.
@@ -86,8 +104,8 @@ class Moments:
         for row, key in enumerate(zip(labels, families, strict=True)):
             rows.setdefault(key, []).append(row)
         groups = {
-            key: Group(len(rows[key]), values[rows[key]].mean(dim=0, dtype=torch.float64).cpu())
-            for key in sorted(rows)
+            key: Group(len(mine), mine.mean(dim=0, dtype=torch.float64).cpu(), _mean_norm(mine))
+            for key, mine in ((key, values[rows[key]]) for key in sorted(rows))
         }
         for (label, _), group in groups.items():
             bad = (~torch.isfinite(group.mean).all(dim=-1)).nonzero()
@@ -96,14 +114,16 @@ class Moments:
                     f"the activations labelled {label!r} at {sites[int(bad[0])]} hold NaN or "
                     "infinity; load the model in float32 or bfloat16"
                 )
-        found = cls(tuple(sites), values.shape[2], position, groups, {} if covariance else None)
+        found = cls(tuple(sites), values.shape[2], position, groups, None, apart)
         if not covariance:
             return found
-        scatter = {}
-        for label in found.labels:
-            mine = [row for row, of in enumerate(labels) if of == label]
-            scatter[label] = _scatter(values[mine], found.mean(label))
-        return cls(found.sites, found.d_model, position, groups, scatter)
+        members: dict[tuple[str, bool], list[int]] = {}
+        for row, (label, family) in enumerate(zip(labels, families, strict=True)):
+            members.setdefault((label, family in apart), []).append(row)
+        spreads = {
+            key: Spread.of(values[members[key]], found._block(key).mean) for key in sorted(members)
+        }
+        return replace(found, spreads=spreads)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -117,28 +137,26 @@ class Moments:
             RequestError: the two are of other sites, positions or widths, or only one has
                 covariances.
         """
-        for name in ("sites", "position", "d_model"):
+        for name in ("sites", "position", "d_model", "apart"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise RequestError(f"cannot join moments of {name} {mine} with those of {theirs}")
         groups = dict(self.groups)
         for key, group in other.groups.items():
             groups[key] = groups[key].merged(group) if key in groups else group
-        ordered = {key: groups[key] for key in sorted(groups)}
-        if self.scatter is None and other.scatter is None:
-            return Moments(self.sites, self.d_model, self.position, ordered)
-        if self.scatter is None or other.scatter is None:
+        found = replace(self, groups={key: groups[key] for key in sorted(groups)})
+        if self.spreads is None and other.spreads is None:
+            return found
+        if self.spreads is None or other.spreads is None:
             raise RequestError("cannot join moments with covariances and moments without")
-        scatter = dict(self.scatter)
-        for label, theirs in other.scatter.items():
-            if label not in scatter:
-                scatter[label] = theirs
+        spreads = dict(self.spreads)
+        for block, theirs in other.spreads.items():
+            if block not in spreads:
+                spreads[block] = theirs
                 continue
-            n, m = self.count(label), other.count(label)
-            gap = other.mean(label) - self.mean(label)
-            between = gap[:, :, None] * gap[:, None, :]
-            scatter[label] = between.mul_(n * m / (n + m)).add_(scatter[label]).add_(theirs)
-        return Moments(self.sites, self.d_model, self.position, ordered, scatter)
+            one, two = self._block(block), other._block(block)
+            spreads[block] = spreads[block].merged(one.n, theirs, two.n, two.mean - one.mean)
+        return replace(found, spreads={block: spreads[block] for block in sorted(spreads)})
 
     def count(self, label: str | None = None, families: Collection[str] | None = None) -> int:
         """Number of examples with the label, of the families; `None` allows all."""
@@ -152,16 +170,30 @@ class Moments:
         Raises:
             DegenerateClassesError: there are none.
         """
-        chosen = self._chosen(label, families)
-        if not chosen:
-            raise DegenerateClassesError(
-                f"no examples{_labelled(label)} in these moments, whose labels are "
-                f"{', '.join(self.labels)}"
-            )
-        first, *rest = chosen
-        for group in rest:
-            first = first.merged(group)
-        return first.mean
+        return self._joined(label, families).mean
+
+    def group(self, label: str, families: Collection[str] | None = None) -> Group:
+        """The examples with the label, of the families (`None`: all), together.
+
+        Its spread is known if covariances were kept and the families are all of the label's, all
+        but those apart, or just those.
+
+        Raises:
+            DegenerateClassesError: there are none.
+        """
+        found = self._joined(label, families)
+        if self.spreads is None:
+            return found
+        blocks = [key for key in self.spreads if key[0] == label]
+        chosen = {f for of, f in self.groups if of == label and (families is None or f in families)}
+        wanted = [key for key in blocks if chosen & self._families(key)]
+        if chosen != frozenset[str]().union(*map(self._families, wanted)):
+            return found
+        spread = self.spreads[wanted[0]]
+        if len(wanted) == 2:
+            one, two = map(self._block, wanted)
+            spread = spread.merged(one.n, self.spreads[wanted[1]], two.n, two.mean - one.mean)
+        return replace(found, spread=spread)
 
     def covariance(self, site: Site, label: str | None = None) -> Float[Tensor, "d_model d_model"]:
         """Unbiased covariance in float64 at one site.
@@ -176,7 +208,7 @@ class Moments:
             SiteMismatchError: nothing was read there.
             DegenerateClassesError: there are too few examples.
         """
-        if self.scatter is None:
+        if self.spreads is None:
             raise RequestError("these moments hold no covariances; extract again with them")
         if site not in self.sites:
             there = ", ".join(str(s.layer) for s in self.sites)
@@ -190,8 +222,30 @@ class Moments:
         at = self.sites.index(site)
         total = torch.zeros(self.d_model, self.d_model, dtype=torch.float64)
         for name in labels:
-            total += self.scatter[name][at]
+            spread = self.group(name).spread
+            if spread is not None:
+                total += spread.scatter[at]
         return total / (n - len(labels))
+
+    def _block(self, key: tuple[str, bool]) -> Group:
+        """The examples of one of the spreads."""
+        return self._joined(key[0], self._families(key))
+
+    def _families(self, key: tuple[str, bool]) -> frozenset[str]:
+        label, apart = key
+        return frozenset(f for of, f in self.groups if of == label and (f in self.apart) == apart)
+
+    def _joined(self, label: str | None, families: Collection[str] | None) -> Group:
+        chosen = self._chosen(label, families)
+        if not chosen:
+            raise DegenerateClassesError(
+                f"no examples{_labelled(label)} in these moments, whose labels are "
+                f"{', '.join(self.labels)}"
+            )
+        first, *rest = chosen
+        for group in rest:
+            first = first.merged(group)
+        return first
 
     def _chosen(self, label: str | None, families: Collection[str] | None) -> list[Group]:
         return [
@@ -205,12 +259,6 @@ def _labelled(label: str | None) -> str:
     return "" if label is None else f" labelled {label!r}"
 
 
-def _scatter(
-    values: Float[Tensor, "example site d_model"], mean: Float[Tensor, "site d_model"]
-) -> Float[Tensor, "site d_model d_model"]:
-    """One site at a time: in float64, everything at once would be several times the batch."""
-    scatter = []
-    for site in range(values.shape[1]):
-        centred = values[:, site].double() - mean[site].to(values.device)
-        scatter.append((centred.T @ centred).cpu())
-    return torch.stack(scatter)
+def _mean_norm(values: Float[Tensor, "example site d_model"]) -> Float[Tensor, " site"]:
+    norms: Tensor = torch.linalg.vector_norm(values, dim=2, dtype=torch.float64)
+    return norms.mean(dim=0).cpu()

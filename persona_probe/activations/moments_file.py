@@ -2,8 +2,9 @@
 
     FOLDER/moments.safetensors   float64 tensors, and a header that says what they are of
 
-`mean_{layer}` is [group, d_model] in the order of the header's groups, `scatter_{layer}` is
-[label, d_model, d_model] in the order of the sorted labels.
+`mean_{layer}` is [group, d_model] and `norm_{layer}` [group] in the order of the header's groups;
+`scatter_{layer}` [block, d_model, d_model], `third_{layer}` [block, d_model] and `fourth_{layer}`
+[block] in the order of the header's blocks; see `Spread`.
 """
 
 import json
@@ -19,10 +20,13 @@ from torch import Tensor
 from persona_probe.activations.manifest import Manifest, difference, parse_manifest
 from persona_probe.activations.moments import Group, Moments
 from persona_probe.activations.rows import Row, hash_rows
+from persona_probe.activations.spread import Spread
 from persona_probe.errors import RequestError
 from persona_probe.files import read_tensors, remove_leftovers, write_tensors
+from persona_probe.personas.splits import split_families
 
 FILE = "moments.safetensors"
+SPREAD = ("scatter", "third", "fourth")
 HEADER = "persona_probe"
 
 
@@ -53,8 +57,16 @@ class MomentsFile:
         Raises:
             RequestError: the folder holds other moments; the message says what differs.
         """
+        # So that what is found on the find part of the default split has seen nothing else.
+        held_out = frozenset(row.family for row in rows)
+        held_out -= split_families(held_out, seed=0).find
         nothing = Moments(
-            manifest.sites, manifest.d_model, manifest.position, {}, {} if covariance else None
+            manifest.sites,
+            manifest.d_model,
+            manifest.position,
+            {},
+            {} if covariance else None,
+            held_out if covariance else frozenset(),
         )
         wanted = cls(folder, manifest, hash_rows(rows), frozenset(), nothing)
         remove_leftovers(folder)
@@ -86,7 +98,7 @@ class MomentsFile:
     @property
     def identity(self) -> Mapping[str, Any]:
         """What other moments must agree with to be of the same."""
-        covariance = self.moments.scatter is not None
+        covariance = self.moments.spreads is not None
         return self.manifest.identity(self.rows_hash) | {"covariance": covariance}
 
     def missing(self) -> list[int]:
@@ -130,7 +142,8 @@ class MomentsFile:
             [row.family for row in rows],
             self.manifest.sites,
             self.manifest.position,
-            covariance=self.moments.scatter is not None,
+            covariance=self.moments.spreads is not None,
+            apart=self.moments.apart,
         )
         return replace(self, shards=self.shards | {shard}, moments=self.moments.merged(found))
 
@@ -172,17 +185,21 @@ class MomentsFile:
         header = {
             "manifest": self.manifest.to_json(self.rows_hash),
             "shards": sorted(self.shards),
-            "covariance": moments.scatter is not None,
+            "covariance": moments.spreads is not None,
+            "apart": sorted(moments.apart),
             "groups": [[*key, group.n] for key, group in moments.groups.items()],
+            "blocks": list(moments.spreads or ()),
         }
         tensors = {}
+        groups, spreads = list(moments.groups.values()), list((moments.spreads or {}).values())
         for i, site in enumerate(moments.sites):
-            means = [group.mean[i] for group in moments.groups.values()]
-            if means:
-                tensors[f"mean_{site.layer}"] = torch.stack(means)
-            if moments.scatter:
-                several = [moments.scatter[label][i] for label in moments.labels]
-                tensors[f"scatter_{site.layer}"] = torch.stack(several)
+            for name, rows in (
+                ("mean", [group.mean for group in groups]),
+                ("norm", [group.norm for group in groups]),
+                *((name, [getattr(of, name) for of in spreads]) for name in SPREAD),
+            ):
+                if rows:
+                    tensors[f"{name}_{site.layer}"] = torch.stack([row[i] for row in rows])
         return write_tensors(self.folder / FILE, tensors, {HEADER: json.dumps(header)})
 
     def _require_same(self, other: "MomentsFile") -> None:
@@ -197,22 +214,26 @@ def _moments(
 ) -> Moments:
     """From what `save` wrote; any malformed part of it raises a KeyError or the like."""
     sites, d_model = manifest.sites, manifest.d_model
+
+    def read(name: str, rows: int, *shape: int) -> list[Tensor]:
+        """Of every site, stacked for each row."""
+        found = [_of_shape(tensors[f"{name}_{s.layer}"], (rows, *shape)) for s in sites if rows]
+        return list(torch.stack(found, dim=1)) if found else []
+
     told = [(label, family, n) for label, family, n in header["groups"]]
-    means = torch.empty(len(told), len(sites), d_model, dtype=torch.float64)
-    for i, site in enumerate(sites if told else ()):
-        means[:, i] = _of_shape(tensors[f"mean_{site.layer}"], (len(told), d_model))
+    means, norms = read("mean", len(told), d_model), read("norm", len(told))
     groups = {
-        (label, family): Group(n, mean)
-        for (label, family, n), mean in zip(told, means, strict=True)
+        (label, family): Group(n, mean, norm)
+        for (label, family, n), mean, norm in zip(told, means, norms, strict=True)
     }
-    moments = Moments(sites, d_model, manifest.position, groups)
+    moments = Moments(sites, d_model, manifest.position, groups, None, frozenset(header["apart"]))
     if not header["covariance"]:
         return moments
-    labels = moments.labels
-    shape = (len(labels), d_model, d_model)
-    several = [_of_shape(tensors[f"scatter_{s.layer}"], shape) for s in sites if labels]
-    scatter = {label: torch.stack([at[i] for at in several]) for i, label in enumerate(labels)}
-    return replace(moments, scatter=scatter)
+    blocks = [(label, apart) for label, apart in header["blocks"]]
+    n = len(blocks)
+    of_each = (read("scatter", n, d_model, d_model), read("third", n, d_model), read("fourth", n))
+    spreads = {key: Spread(*of) for key, *of in zip(blocks, *of_each, strict=True)}
+    return replace(moments, spreads=spreads)
 
 
 def _of_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from persona_probe.cli.options import Json, Seed
-from persona_probe.cli.say import result, table
+from persona_probe.cli.say import note, result, table
 
 
 def validate(
@@ -17,39 +17,59 @@ def validate(
         Path, typer.Argument(metavar="ACTIVATIONS", help="The activations they were found in.")
     ],
     resamples: Annotated[int, typer.Option(help="Bootstrap draws of prompt families.")] = 2000,
+    permutations: Annotated[int, typer.Option(help="Permutations of held-out labels.")] = 2000,
+    relabellings: Annotated[
+        int, typer.Option(help="Balanced shuffles, control tasks, random directions.")
+    ] = 99,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Activations of the same conversations to beat, e.g. the embedding layer; repeat.",
+        ),
+    ] = None,
+    split_seed: Annotated[int, typer.Option(help="The --seed of `find`.")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="Every number, with its control.")] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the numbers into the directions' README.md.")
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Validate directions on the prompt families that they were not found on.
+    """Validate directions on prompt families that were used neither to find nor to select.
 
     Example: persona-probe validate artifacts/directions artifacts/acts/bare/last_prompt_token
     """
     from persona_probe.activations.activation_set import ActivationSet
-    from persona_probe.directions.direction_set import load_directions
-    from persona_probe.directions.per_label import validate_on_the_rest
-
-    found = validate_on_the_rest(
-        load_directions(directions), ActivationSet.open(activations), resamples=resamples, seed=seed
+    from persona_probe.directions.direction_set import load_directions, write_card
+    from persona_probe.directions.evaluating import captured_in, evaluate_all
+    from persona_probe.directions.validation_table import (
+        FULL_HEADS,
+        HEADS,
+        footnotes,
+        full_rows,
+        short_rows,
     )
+
+    found = evaluate_all(
+        load_directions(directions),
+        ActivationSet.open(activations),
+        split_seed,
+        captured=captured_in(baseline or []),
+        resamples=resamples,
+        permutations=permutations,
+        relabellings=relabellings,
+        seed=seed,
+    )
+    if card:
+        folder = directions if directions.is_dir() else directions.parent
+        written = write_card(folder, [each.validation for each in found])
+        note(f"-> {written}" if written else f"{folder}/README.md is not a card; left alone")
     rows = [
-        [
-            validation.persona,
-            str(row.site.layer),
-            str(row.auroc),
-            f"{row.p_over_sites:.4f}",
-            "-" if row.reliability is None else f"{row.reliability.spearman_brown:.2f}",
-            "-" if row.chance is None else f"{row.chance.auroc.high:.2f}",
-        ]
-        for validation in found
-        for row in validation.rows
+        row.to_json() | {"persona": each.validation.persona}
+        for each in found
+        for row in each.validation.rows
     ]
-    heads = [
-        "direction",
-        "layer",
-        "held-out AUROC",
-        "p (max over sites)",
-        "split-half",
-        "null 97.5%",
-    ]
-    value = {"rows": [r.to_json() | {"persona": v.persona} for v in found for r in v.rows]}
-    result(value, as_json, table(heads, rows))
+    about = [{k: v for k, v in each.to_json().items() if k != "rows"} for each in found]
+    text = table(FULL_HEADS, full_rows(found)) if full else table(HEADS, short_rows(found))
+    result({"rows": rows, "directions": about}, as_json, "\n".join([text, "", *footnotes(found)]))

@@ -30,6 +30,35 @@ def both_classes(
     return chosen, torch.tensor([label == positive_label for label in chosen.labels])
 
 
+def require_both_classes(
+    labels: Bool[Tensor, "draw example"], weights: Float[Tensor, "draw example"]
+) -> None:
+    """Raise `DegenerateClassesError` when a draw gives no weight to one of its classes."""
+    in_class = [(of * weights).sum(dim=1) for of in (labels, ~labels)]
+    lacking = torch.minimum(*in_class) <= 0
+    if lacking.any():
+        draw = int(torch.nonzero(lacking)[0])
+        raise DegenerateClassesError(
+            f"need examples of both classes, got {float(in_class[0][draw]):g} positive and "
+            f"{float(in_class[1][draw]):g} negative ones"
+        )
+
+
+def class_contrast(
+    labels: Bool[Tensor, "draw example"], weights: Float[Tensor, "draw example"]
+) -> Float[Tensor, "draw example"]:
+    """What the examples add to the mean of the positive class minus that of the negative one.
+
+    Raises:
+        DegenerateClassesError: a draw gives no weight to one of its classes.
+    """
+    require_both_classes(labels, weights)
+    positive = labels * weights.double()
+    negative = ~labels * weights.double()
+    contrast = positive / positive.sum(dim=1, keepdim=True)
+    return contrast.sub_(negative / negative.sum(dim=1, keepdim=True))
+
+
 def site_first(
     activations: ActivationSet, sites: Sequence[Site] | None = None
 ) -> Float[Tensor, "site example d_model"]:

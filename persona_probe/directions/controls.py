@@ -3,6 +3,13 @@
 Each takes {site: direction} and returns the same shape, with the same gap and the same residual
 norm per site, so that a strength means the same thing. Random draws depend on the seed and the
 layer only: another choice of sites does not change them.
+
+    isotropic             nothing but the norm
+    covariance_matched    the norm, and where activations vary
+    balanced_shuffles     all that the finder does, without the effect; see `relabelling`
+    wrong_constitutions   another persona's direction, at this one's norm
+    sign_flipped          the effect should be reversed
+    orthogonalised_to     what is left without refusal, length, format, the shared part s
 """
 
 import math
@@ -15,13 +22,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.directions.classes import both_classes, site_first
+from persona_probe.directions.classes import site_first
 from persona_probe.directions.direction import Direction, scaled_unit
 from persona_probe.directions.finder import Finder, fit_oriented
-from persona_probe.directions.relabelling import balanced_relabellings, exchange_units
+from persona_probe.directions.labelled import Labelled
+from persona_probe.directions.relabelling import balanced_relabellings
+from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
 
 BySite = Mapping[Site, Direction]
+
+EVERY = "all"  # name of the control that is rid of every nuisance at once
 
 
 def isotropic(directions: BySite, draws: int, seed: int = 0) -> list[dict[Site, Direction]]:
@@ -63,11 +74,11 @@ def balanced_shuffles(
         seed: of the relabelling.
     """
     first = next(iter(directions.values()))
-    chosen, y = both_classes(activations, first.positive_label, first.negative_label)
-    unit, group = exchange_units(chosen.ids, y)
+    labels = first.positive_label, first.negative_label
+    data = Labelled.of(activations, *labels, sites=list(directions))
     rng = np.random.default_rng(seed)
-    labels, weights = balanced_relabellings(y, unit, group, draws, rng)
-    raw = fit_oriented(finder, site_first(chosen, list(directions)), labels, weights)
+    relabelled = balanced_relabellings(data.y, *data.exchangeable(), draws, rng)
+    raw = fit_oriented(finder, data.x, *relabelled, data.design)
     vectors = {site: raw[:, i] for i, site in enumerate(directions)}
     return _in_place_of(directions, vectors, "balanced_shuffle", seed)
 
@@ -88,6 +99,25 @@ def norm_matched(other: BySite, directions: BySite) -> dict[Site, Direction]:
     }
 
 
+def wrong_constitutions(
+    personas: Mapping[str, BySite], persona: str
+) -> dict[str, dict[Site, Direction]]:
+    """Every other persona's directions at the norm of this persona's, by name.
+
+    Raises:
+        RequestError: this persona is not there, or another lacks one of its sites.
+    """
+    if persona not in personas:
+        raise RequestError(f"no direction of {persona!r}; there are {', '.join(personas)}")
+    found = {}
+    for name, other in personas.items():
+        if missing := [site for site in personas[persona] if site not in other]:
+            raise RequestError(f"no direction of {name!r} at {missing[0]} to compare with")
+        if name != persona:
+            found[name] = norm_matched(other, personas[persona])
+    return found
+
+
 def orthogonalised(directions: BySite, *others: BySite) -> dict[Site, Direction]:
     """What is left without the span of the others (refusal, length, topic, s), at the full gap."""
     return {
@@ -98,6 +128,16 @@ def orthogonalised(directions: BySite, *others: BySite) -> dict[Site, Direction]
         )
         for site, d in directions.items()
     }
+
+
+def orthogonalised_to(
+    directions: BySite, nuisances: Mapping[str, BySite]
+) -> dict[str, dict[Site, Direction]]:
+    """`orthogonalised` to each nuisance alone, by its name, and, of several, to "all" of them."""
+    found = {name: orthogonalised(directions, other) for name, other in nuisances.items()}
+    if len(nuisances) > 1:
+        found[EVERY] = orthogonalised(directions, *nuisances.values())
+    return found
 
 
 def _in_place_of(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -55,6 +56,10 @@ class Direction:
         families_used: prompt families it was found or selected on.
         positive_label: label of the class it points to.
         negative_label: label of the class it points away from.
+        families_selected: those of `families_used` that served to select its site only.
+        n_positive: examples of the positive class that it was found on, if known.
+        n_negative: examples of the negative class.
+        licence: under which it may be used, as an SPDX identifier; `None` where nobody said.
     """
 
     unit: Float[Tensor, " d_model"]
@@ -71,6 +76,10 @@ class Direction:
     families_used: frozenset[str] = frozenset()
     positive_label: str = "positive"
     negative_label: str = "negative"
+    families_selected: frozenset[str] = frozenset()
+    n_positive: int | None = None
+    n_negative: int | None = None
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         length = float(self.unit.double().norm())
@@ -88,6 +97,24 @@ class Direction:
     def raw(self) -> Float[Tensor, " d_model"]:
         """`unit * gap`, in residual units: what is stored, and what steering adds at 1 gap."""
         return (self.unit.double() * self.gap).float()
+
+    def save(self, folder: Path | str, **options: Any) -> Path:
+        """Write it alone into a folder, with a card; see `save_directions`."""
+        from persona_probe.directions.direction_set import save_directions
+
+        return save_directions({self.persona: {self.site: self}}, Path(folder), **options)
+
+    @classmethod
+    def load(cls, path: Path | str, persona: str, layer: int, **options: Any) -> "Direction":
+        """Read one of a folder or of one persona's file; see `load_directions`."""
+        from persona_probe.directions.direction_set import direction_at, load_directions
+
+        return direction_at(load_directions(Path(path), **options), persona, layer)
+
+    def _repr_html_(self) -> str:
+        from persona_probe.directions.html import direction_html
+
+        return direction_html(self)
 
     def project(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """Position along the direction in class gaps: -0.5 and +0.5 are the class means."""
@@ -126,7 +153,7 @@ class Direction:
             negative_label=self.positive_label,
         )
 
-    def __mul__(self, factor: float) -> "Direction":
+    def __mul__(self, factor: float | int) -> "Direction":
         """Scale the gap; a negative factor also turns the direction round, 0 is refused."""
         turned = -self if factor < 0 else self
         return replace(turned, gap=self.gap * abs(factor))
@@ -161,7 +188,8 @@ class Direction:
 
         Args:
             model: any loaded model; its adapters do not count.
-            allow_other_model: accept another model of the same shape, or another chat template.
+            allow_other_model: accept another model of the same shape, another chat template, or
+                another thinking mode.
         """
         if len(self.unit) != model.d_model:
             raise SiteMismatchError(
@@ -172,15 +200,23 @@ class Direction:
             raise SiteMismatchError(f"{self.name}: the model has layers 0 to {model.n_layers - 1}")
         if allow_other_model:
             return
+        told, again = self.provenance, "find it again, or pass allow_other_model=True"
         for what, found_in, here in (
-            ("in a model", self.provenance.model_hash, model.model_hash),
-            ("under a chat template", self.provenance.chat_template_hash, model.chat_template_hash),
+            ("in a model", told.model_hash, model.model_hash),
+            ("under a chat template", told.chat_template_hash, model.chat_template_hash),
         ):
             if found_in not in (None, here):
                 raise SiteMismatchError(
                     f"{self.name} was found {what} with hash {found_in}, this one has {here}; "
-                    "find it again, or pass allow_other_model=True"
+                    f"{again}"
                 )
+        chat_format = getattr(model, "chat_format", None)  # not every space reads conversations
+        thinking = getattr(chat_format, "thinking", told.thinking)
+        if told.chat_template_hash is not None and told.thinking != thinking:
+            raise SiteMismatchError(
+                f"{self.name} was found with thinking mode {_mode(told.thinking)}, this model is "
+                f"asked for {_mode(thinking)}; {again}"
+            )
 
     def check_held_out(self, families: Iterable[str]) -> None:
         """Raise `SplitLeakError` when it was found or selected on one of these families."""
@@ -206,6 +242,10 @@ class Direction:
         return self.with_raw(raw, persona=f"{self.persona}{sign}{other.persona}", **history)
 
 
+def _mode(thinking: bool | None) -> str:
+    return "left to the template" if thinking is None else "on" if thinking else "off"
+
+
 def scaled_unit(raw: Float[Tensor, " d_model"], gap: float) -> Float[Tensor, " d_model"]:
     """The float32 `raw / gap`, by way of the float32 `raw` that a file would hold.
 
@@ -217,9 +257,12 @@ def scaled_unit(raw: Float[Tensor, " d_model"], gap: float) -> Float[Tensor, " d
 def joint_history(directions: Sequence[Direction]) -> dict[str, Any]:
     """What several directions were found on, together: fields of the one made from them."""
     hashes = {direction.split_hash for direction in directions}
+    licences = {direction.licence for direction in directions}
     return {
         "families_used": frozenset[str]().union(*(d.families_used for d in directions)),
+        "families_selected": frozenset[str]().union(*(d.families_selected for d in directions)),
         "split_hash": hashes.pop() if len(hashes) == 1 else None,
+        "licence": licences.pop() if len(licences) == 1 else None,
     }
 
 

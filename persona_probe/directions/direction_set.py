@@ -9,41 +9,82 @@ everything else as JSON. Nobody needs this package to use a direction:
     from safetensors import safe_open
     with safe_open("directions/deontology.safetensors", framework="pt") as file:
         vector = file.get_tensor("site_4")
+
+Beside them lies a card, `README.md`, that says what they are and how to use them without this
+package. A README that is not such a card is left alone.
 """
 
-import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import Tensor
-
-from persona_probe.directions.direction import (
-    UNIT_TOLERANCE,
-    Direction,
-    ResidualSpace,
-    scaled_unit,
-)
+from persona_probe.directions.card import card, is_card
+from persona_probe.directions.direction import Direction, ResidualSpace
+from persona_probe.directions.direction_file import read_directions, write_directions
 from persona_probe.errors import RequestError
-from persona_probe.files import read_tensors, write_tensors
+from persona_probe.files import remove_leftovers, write_text
 from persona_probe.models.site import Site
-from persona_probe.provenance import Provenance
-from persona_probe.statistics import json_number
+
+if TYPE_CHECKING:
+    from persona_probe.directions.validation_row import Validation
 
 DirectionSet: TypeAlias = Mapping[str, Mapping[Site, Direction]]  # persona -> site -> direction
 
-METADATA_KEY = "persona_probe"
-FORMAT = "persona_probe.directions/1"
-CONVENTION = (
-    "site_l is the residual stream after block l, 0-based, before any final norm; "
-    "tensor = unit * gap, pointing from negative_label to positive_label"
-)
+CARD = "README.md"
 
 
-def save_directions(directions: DirectionSet, folder: Path) -> Path:
-    """Write one file per persona into `folder`; equal directions give equal bytes.
+class Directions(dict[str, dict[Site, Direction]]):
+    """Persona → site → direction, which shows itself in a notebook and goes to files and the hub.
+
+    It is an ordinary dict: `Directions(found)` makes one of any directions by persona and site.
+    """
+
+    def _repr_html_(self) -> str:
+        from persona_probe.directions.html import directions_html
+
+        return directions_html(self)
+
+    def save(self, folder: Path | str, **options: Any) -> Path:
+        """Write one file per persona and the card; see `save_directions`."""
+        return save_directions(self, Path(folder), **options)
+
+    @classmethod
+    def load(cls, path: Path | str, **options: Any) -> "Directions":
+        """Read a folder or one persona's file; see `load_directions`."""
+        return load_directions(Path(path), **options)
+
+    def push_to_hub(self, repo: str, **options: Any) -> str:
+        """Publish on the Hugging Face hub; see `hub.push_to_hub`."""
+        from persona_probe.directions.hub import push_to_hub
+
+        return push_to_hub(self, repo, **options)
+
+    @classmethod
+    def from_pretrained(cls, repo: str | Path, **options: Any) -> "Directions":
+        """Read a folder, or a repository of the hub; see `hub.from_pretrained`."""
+        from persona_probe.directions.hub import from_pretrained
+
+        return from_pretrained(repo, **options)
+
+
+def save_directions(
+    directions: DirectionSet,
+    folder: Path,
+    *,
+    licence: str | None = None,
+    validations: Iterable["Validation"] = (),
+    with_card: bool = True,
+) -> Path:
+    """Write one file per persona into `folder`, and the card; equal directions give equal bytes.
+
+    Args:
+        directions: persona → site → direction.
+        folder: other personas' files in it stay, and the card speaks of them too.
+        licence: SPDX identifier ("Apache-2.0"); replaces what the directions say.
+        validations: numbers for the card.
+        with_card: whether to write the card, for callers who write a README of their own.
 
     Raises:
         RequestError: a persona's name cannot be a file name, or a set is empty.
@@ -55,24 +96,29 @@ def save_directions(directions: DirectionSet, folder: Path) -> Path:
             )
         if not by_site:
             raise RequestError(f"no direction of {persona!r} to save")
+    remove_leftovers(folder)
     for persona, by_site in directions.items():
-        sites = sorted(by_site)
-        header = {
-            "format": FORMAT,
-            "convention": CONVENTION,
-            "persona": persona,
-            "d_model": len(by_site[sites[0]].unit),
-            "directions": {_key(site): _header_of(by_site[site]) for site in sites},
+        licensed = {
+            site: direction if licence is None else replace(direction, licence=licence)
+            for site, direction in by_site.items()
         }
-        text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        tensors = {_key(site): by_site[site].raw for site in sites}
-        write_tensors(folder / f"{persona}.safetensors", tensors, {METADATA_KEY: text})
+        write_directions(folder / f"{persona}.safetensors", persona, licensed)
+    if with_card:
+        write_card(folder, validations)
     return folder
+
+
+def write_card(folder: Path, validations: Iterable["Validation"] = ()) -> Path | None:
+    """Write the card of a folder of directions; `None` where another README lies there."""
+    path = folder / CARD
+    if path.exists() and not is_card(path.read_text(encoding="utf-8")):
+        return None
+    return write_text(path, card(_readable(folder), validations))
 
 
 def load_directions(
     path: Path, model: ResidualSpace | None = None, allow_other_model: bool = False
-) -> dict[str, dict[Site, Direction]]:
+) -> Directions:
     """Read a folder of directions, or one persona's file.
 
     Args:
@@ -88,95 +134,12 @@ def load_directions(
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:
         raise RequestError(f"{path} holds no directions: no .safetensors file in it")
-    directions = dict(_load_file(file) for file in files)
+    directions = Directions(read_directions(file) for file in files)
     if model is not None:
         for by_site in directions.values():
             for direction in by_site.values():
                 direction.check_fits(model, allow_other_model)
     return directions
-
-
-def _load_file(path: Path) -> tuple[str, dict[Site, Direction]]:
-    tensors, metadata = read_tensors(path)
-    try:
-        header = json.loads(metadata[METADATA_KEY])
-        persona, d_model, entries = header["persona"], header["d_model"], header["directions"]
-        if header["format"] != FORMAT:
-            raise RequestError(f"{path} has format {header['format']!r}, expected {FORMAT!r}")
-        if set(entries) != set(tensors):
-            raise RequestError(f"{path}: its header and its tensors name different sites")
-        directions = [
-            _direction(path, key, tensors[key], d_model, persona, entries[key]) for key in entries
-        ]
-    except KeyError as missing:
-        raise RequestError(f"{path} is not a file of directions: it has no {missing}") from None
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{path}: its header is not JSON ({error.msg})") from None
-    except (TypeError, AttributeError) as error:
-        raise RequestError(f"{path}: its header has another shape than ours ({error})") from None
-    return persona, {d.site: d for d in sorted(directions, key=lambda d: d.site)}
-
-
-def _direction(
-    path: Path, key: str, raw: Tensor, d_model: int, persona: str, entry: dict[str, Any]
-) -> Direction:
-    site = Site(int(key.removeprefix("site_"))) if re.fullmatch(r"site_\d+", key) else None
-    if site is None:
-        raise RequestError(f"{path}: the tensor {key!r} should be called site_<layer>")
-    gap = entry["gap"]
-    _require_sound(f"{path}, {key}", raw, d_model, gap)
-    return Direction(
-        unit=scaled_unit(raw, gap),
-        gap=gap,
-        midpoint=_number(entry["midpoint"]),
-        site=site,
-        finder=entry["finder"],
-        family=entry["family"],
-        persona=persona,
-        position=entry["position"],
-        norm=_number(entry["norm"]),
-        provenance=Provenance.from_json(entry["provenance"]),
-        split_hash=entry["split_hash"],
-        families_used=frozenset(entry["families_used"]),
-        positive_label=entry["positive_label"],
-        negative_label=entry["negative_label"],
-    )
-
-
-def _require_sound(where: str, raw: Tensor, d_model: int, gap: object) -> None:
-    if tuple(raw.shape) != (d_model,):
-        raise RequestError(f"{where}: shape {list(raw.shape)}, expected [{d_model}]")
-    length = float(raw.double().norm())
-    if not math.isfinite(length):
-        raise RequestError(f"{where}: the vector holds NaN or infinity")
-    if length == 0:
-        raise RequestError(f"{where}: the vector is zero, which is no direction")
-    if not (isinstance(gap, int | float) and abs(length - gap) <= UNIT_TOLERANCE * gap):
-        raise RequestError(f"{where}: the vector has length {length:.4g}, its header says {gap}")
-
-
-def _header_of(direction: Direction) -> dict[str, Any]:
-    return {
-        "gap": direction.gap,
-        "midpoint": json_number(direction.midpoint),
-        "norm": json_number(direction.norm),
-        "finder": direction.finder,
-        "family": direction.family,
-        "position": direction.position,
-        "positive_label": direction.positive_label,
-        "negative_label": direction.negative_label,
-        "split_hash": direction.split_hash,
-        "families_used": sorted(direction.families_used),
-        "provenance": direction.provenance.to_json(),
-    }
-
-
-def _key(site: Site) -> str:
-    return f"site_{site.layer}"
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def direction_at(directions: DirectionSet, persona: str, layer: int) -> Direction:
@@ -192,3 +155,15 @@ def direction_at(directions: DirectionSet, persona: str, layer: int) -> Directio
         layers = ", ".join(str(site.layer) for site in by_site)
         raise RequestError(f"no direction of {persona!r} at layer {layer}; there are {layers}")
     return by_site[Site(layer)]
+
+
+def _readable(folder: Path) -> dict[str, dict[Site, Direction]]:
+    """Whatever directions the folder holds; files of other tools do not count."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            persona, by_site = read_directions(path)
+        except RequestError:
+            continue
+        found[persona] = by_site
+    return found

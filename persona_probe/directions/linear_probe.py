@@ -1,14 +1,17 @@
 """Logistic regression, mapped back to the residual stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from persona_probe.directions.classes import require_both_classes
+from persona_probe.directions.design import Design
 from persona_probe.directions.finder import Finder
-from persona_probe.directions.logistic import logistic_weights
+from persona_probe.directions.logistic import logistic_fits
+from persona_probe.directions.penalty import chosen_penalty
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,14 @@ class LinearProbe(Finder):
 
     The probe reads w · (x - mean) / scale, so in residual units its normal vector is w / scale.
     That vector separates best, and need not be the one along which the model varies: steer with
-    the difference of means by default. Fitted in float64; a feature that does not vary keeps
-    scale 1. One fit is scikit-learn's; many at once share the batched solver in `logistic`, and any
-    of them that does not converge there is handed to scikit-learn.
+    the difference of means by default. A feature that does not vary keeps scale 1. All sites and
+    draws share the batched solver in `logistic`; any fit that does not converge there is handed to
+    scikit-learn. With fewer examples than features, or collinear ones, the penalty still makes the
+    answer unique.
 
     Attributes:
-        c: inverse strength of the L2 penalty, as in scikit-learn.
+        c: inverse strength of the L2 penalty, as in scikit-learn; if `None`, chosen at every site
+            and in every draw by the log loss on prompt families that were left out, see `penalty`.
         max_iter: limit of the solver's iterations.
         tolerance: largest entry of the gradient at which the solver stops; scikit-learn's own
             default of 1e-4 leaves the direction up to 1e-3 (in 1 - cosine) from the optimum at c of
@@ -30,37 +35,42 @@ class LinearProbe(Finder):
     """
 
     name: ClassVar[str] = "linear_probe"
-    c: float = 1.0
+    c: float | None = 1.0
     max_iter: int = 1_000
     tolerance: float = 1e-5
-
-    def fit(
-        self,
-        x: Float[Tensor, "example d_model"],
-        y: Bool[Tensor, " example"],
-        weights: Float[Tensor, " example"] | None = None,
-    ) -> Float[Tensor, " d_model"]:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import StandardScaler
-
-        features, counts = x.double().numpy(), None if weights is None else weights.numpy()
-        scaler = StandardScaler().fit(features, sample_weight=counts)
-        probe = LogisticRegression(C=self.c, max_iter=self.max_iter, tol=self.tolerance)
-        probe.fit(scaler.transform(features), y.numpy(), sample_weight=counts)
-        return torch.from_numpy(probe.coef_[0] / scaler.scale_)
 
     def fit_many(
         self,
         x: Float[Tensor, "site example d_model"],
         labels: Bool[Tensor, "draw example"],
         weights: Float[Tensor, "draw example"],
+        design: Design | None = None,
     ) -> Float[Tensor, "draw site d_model"]:
-        if len(labels) == 1:
-            return super().fit_many(x, labels, weights)
-        many, converged = logistic_weights(
-            x.double(), labels, weights, self.c, self.max_iter, self.tolerance
-        )
-        for draw, site in torch.nonzero(~converged).tolist():
-            kept = weights[draw] > 0
-            many[draw, site] = self.fit(x[site, kept], labels[draw, kept], weights[draw, kept])
+        require_both_classes(labels, weights)
+        if self.c is None:
+            families = torch.arange(x.shape[1]) if design is None else design.families
+            c = chosen_penalty(x, labels, weights, families, self.max_iter, self.tolerance)
+        else:
+            c = torch.full((len(labels), len(x)), float(self.c), dtype=torch.float64)
+        fits = logistic_fits(x, labels, weights, c, self.max_iter, self.tolerance)
+        many = fits.weights
+        for draw, site in torch.nonzero(~fits.converged).tolist():
+            alone = replace(self, c=float(c[draw, site]))
+            many[draw, site] = alone._by_scikit_learn(x[site], labels[draw], weights[draw])
         return many
+
+    def _by_scikit_learn(
+        self,
+        x: Float[Tensor, "example d_model"],
+        y: Bool[Tensor, " example"],
+        weights: Float[Tensor, " example"],
+    ) -> Float[Tensor, " d_model"]:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
+        kept = weights > 0
+        features, counts = x[kept].double().numpy(), weights[kept].numpy()
+        scaler = StandardScaler().fit(features, sample_weight=counts)
+        probe = LogisticRegression(C=self.c, max_iter=self.max_iter, tol=self.tolerance)
+        probe.fit(scaler.transform(features), y[kept].numpy(), sample_weight=counts)
+        return torch.from_numpy(probe.coef_[0] / scaler.scale_)

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from persona_probe.activations.moments import Group
+from persona_probe.directions.classes import class_contrast
+from persona_probe.directions.design import Design
 from persona_probe.directions.finder import Finder
 
 
@@ -21,24 +23,15 @@ class MeanDifference(Finder):
 
     name: ClassVar[str] = "mean_difference"
 
-    def fit(
-        self,
-        x: Float[Tensor, "example d_model"],
-        y: Bool[Tensor, " example"],
-        weights: Float[Tensor, " example"] | None = None,
-    ) -> Float[Tensor, " d_model"]:
-        counts = torch.ones(len(y)) if weights is None else weights
-        return self.fit_many(x[None], y[None], counts[None])[0, 0]
-
     def fit_many(
         self,
         x: Float[Tensor, "site example d_model"],
         labels: Bool[Tensor, "draw example"],
         weights: Float[Tensor, "draw example"],
+        design: Design | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "draw site d_model"]:
         """One matrix product per site: a difference of means is linear in the examples."""
-        positive = labels * weights.double()
-        negative = ~labels * weights.double()
-        contrast = positive / positive.sum(dim=1, keepdim=True)
-        contrast -= negative / negative.sum(dim=1, keepdim=True)
-        return (contrast @ x.double()).transpose(0, 1)
+        return (class_contrast(labels, weights) @ x.double()).transpose(0, 1)
+
+    def of_moments(self, positive: Group, negative: Group) -> Float[Tensor, "site d_model"]:
+        return positive.mean - negative.mean

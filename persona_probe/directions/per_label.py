@@ -10,7 +10,7 @@ from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions import finder_named
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
-from persona_probe.directions.finder import Finder, find_directions
+from persona_probe.directions.finder import Finder, find_contrasts
 from persona_probe.directions.validation import Validation, validate
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
@@ -36,7 +36,20 @@ def find_per_label(
     Raises:
         RequestError: a label does not occur, or there is no other label than `negative`.
     """
-    there = tuple(dict.fromkeys(activations.labels))
+    wanted = wanted_labels(tuple(dict.fromkeys(activations.labels)), negative, positive)
+    split = split_families(activations.families, seed)
+    found = activations.where(families=split.find)
+    return find_contrasts(found, finder, wanted, negative, split=split)
+
+
+def wanted_labels(
+    there: Sequence[str], negative: str, positive: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The labels to point to: `positive`, or every other label than `negative`.
+
+    Raises:
+        RequestError: a label does not occur, or there is no other label than `negative`.
+    """
     wanted = tuple(positive or (label for label in there if label != negative))
     missing = [label for label in (negative, *wanted) if label not in there]
     if missing or not wanted:
@@ -45,9 +58,7 @@ def find_per_label(
             if missing
             else f"every example is labelled {negative!r}: there is nothing to point to"
         )
-    split = split_families(activations.families, seed)
-    found = activations.where(families=split.find)
-    return {label: find_directions(found, finder, label, negative, split=split) for label in wanted}
+    return wanted
 
 
 def validate_on_the_rest(

@@ -1,7 +1,7 @@
 """Would other prompts have given the same direction?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.directions.classes import both_classes, site_first
+from persona_probe.directions.design import Design
 from persona_probe.directions.finder import Finder, fit_oriented
+from persona_probe.directions.labelled import Labelled
 from persona_probe.directions.relabelling import (
+    balanced_relabellings,
     class_group,
-    exchange_units,
     pair_index,
     random_halves,
 )
@@ -30,7 +31,8 @@ from persona_probe.statistics import (
 from persona_probe.statistics.bootstrap import Weights
 
 CHUNK = 64  # draws fitted at once: bounds memory at [CHUNK, site, d_model]
-MIN_FAMILIES = 4  # of each kind; below this, pairs or single examples are resampled instead
+HALVINGS, RESAMPLES, NULL_SIGNS = 25, 100, 99
+UNPAIRED = "the examples are not in pairs"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Reliability:
         cone: 5th percentile of the cosine to directions of resampled families.
         consistency: ||mean delta|| / mean ||delta|| over pairs: 1 when all pairs differ alike.
         pairwise_cosine: mean cosine between the differences of two different pairs.
+        split_half_null: `split_half` when labels are shuffled, balanced within each half.
+        cone_cosine: mean and middle 95 % of the cosines of which `cone` is a percentile.
+        consistency_null: `consistency` when the signs of half of the differences are flipped.
+        pairwise: `pairwise_cosine` with its interval over families.
+        n: examples; `n_units`: families or pairs, whichever was halved and resampled.
     """
 
     split_half: Estimate
@@ -53,15 +60,27 @@ class Reliability:
     cone: float
     consistency: Estimate
     pairwise_cosine: float
+    split_half_null: Estimate = field(default_factory=lambda: Estimate.undefined("not measured"))
+    cone_cosine: Estimate = field(default_factory=lambda: Estimate.undefined("not measured"))
+    consistency_null: Estimate = field(default_factory=lambda: Estimate.undefined("not measured"))
+    pairwise: Estimate = field(default_factory=lambda: Estimate.undefined("not measured"))
+    n: int = 0
+    n_units: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
         return {
             "split_half": self.split_half.to_json(),
+            "split_half_null": self.split_half_null.to_json(),
             "spearman_brown": json_number(self.spearman_brown),
             "cone": json_number(self.cone),
+            "cone_cosine": self.cone_cosine.to_json(),
             "consistency": self.consistency.to_json(),
+            "consistency_null": self.consistency_null.to_json(),
             "pairwise_cosine": json_number(self.pairwise_cosine),
+            "pairwise": self.pairwise.to_json(),
+            "n": self.n,
+            "n_units": self.n_units,
         }
 
 
@@ -72,8 +91,8 @@ def reliability(
     negative_label: str,
     *,
     sites: Sequence[Site] | None = None,
-    halvings: int = 25,
-    resamples: int = 100,
+    halvings: int = HALVINGS,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[Site, Reliability]:
     """Reliability at every site of what `finder` finds on these activations.
@@ -88,28 +107,42 @@ def reliability(
         resamples: bootstrap draws of families for the cone.
         seed: of the halvings and resamples.
     """
-    chosen, y = both_classes(found_on, positive_label, negative_label)
-    x = site_first(chosen, sites)
-    unit, n_units = cluster_index(chosen.families)
-    if np.unique(class_group(unit, y), return_counts=True)[1].min() < MIN_FAMILIES:
-        unit, _ = exchange_units(chosen.ids, y)
-        n_units = int(unit.max()) + 1
-    rng = np.random.default_rng(seed)
-    first_half = random_halves(class_group(unit, y), halvings, rng)[:, unit]
-    halves = _half_cosines(finder, x, y, torch.from_numpy(first_half))
-    cone = _cone(
-        finder, x, y, torch.from_numpy(resample_weights(n_units, resamples, seed)[:, unit])
-    )
-    consistency, pairwise = _consistency(x, y, chosen)
+    data = Labelled.of(found_on, positive_label, negative_label, sites)
+    resampled = resampled_directions(data, finder, resamples, seed)
+    return reliability_of(data, finder, resampled, halvings=halvings, seed=seed)
+
+
+def reliability_of(
+    data: Labelled,
+    finder: Finder,
+    resampled: Float[Tensor, "draw site d_model"],
+    *,
+    halvings: int = HALVINGS,
+    seed: int = 0,
+) -> dict[Site, Reliability]:
+    """Reliability at every site, given what `resampled_directions` returned."""
+    unit, rng = data.resampled(), np.random.default_rng(seed)
+    first_half = random_halves(class_group(unit, data.y), halvings, rng)[:, unit]
+    halves = _half_cosines(data, finder, torch.from_numpy(first_half))
+    no_effect = _half_cosines(data, finder, torch.from_numpy(first_half), rng)
+    whole = next(fits(finder, data.x, data.y[None], data.ones, data.design))[0]
+    cosines = cosine_similarity(resampled, whole, dim=-1).numpy()
+    consistency, pairwise, signs = _consistency(data, rng)
     rows = {}
-    for i, site in enumerate(sites or chosen.sites):
+    for i, site in enumerate(data.design.sites):
         half = Estimate.of_draws(halves[:, i])
         rows[site] = Reliability(
             split_half=half,
             spearman_brown=spearman_brown(half.value),
-            cone=float(cone[i]),
+            cone=float(np.quantile(cosines[:, i], 0.05)),
             consistency=consistency[i],
-            pairwise_cosine=float(pairwise[i]),
+            pairwise_cosine=pairwise[i].value,
+            split_half_null=Estimate.of_draws(no_effect[:, i]),
+            cone_cosine=Estimate.of_draws(cosines[:, i]),
+            consistency_null=signs[i],
+            pairwise=pairwise[i],
+            n=len(data.y),
+            n_units=int(unit.max()) + 1,
         )
     return rows
 
@@ -134,69 +167,119 @@ def fits(
     x: Float[Tensor, "site example d_model"],
     labels: Bool[Tensor, "draw example"],
     weights: Float[Tensor, "draw example"],
+    design: Design | None = None,
 ) -> Iterator[Float[Tensor, "chunk site d_model"]]:
     """Oriented unit vectors of every draw, a few draws at a time."""
     for start in range(0, len(labels), CHUNK):
         chunk = slice(start, start + CHUNK)
-        yield normalize(fit_oriented(finder, x, labels[chunk], weights[chunk]), dim=-1)
+        raw = fit_oriented(finder, x, labels[chunk], weights[chunk], design)
+        yield normalize(raw, dim=-1)
+
+
+def resampled_directions(
+    data: Labelled, finder: Finder, resamples: int = RESAMPLES, seed: int = 0
+) -> Float[Tensor, "draw site d_model"]:
+    """Unit vectors found on resampled families; draws that miss a class are left out."""
+    unit = data.resampled()
+    weights = torch.from_numpy(resample_weights(int(unit.max()) + 1, resamples, seed)[:, unit])
+    usable = weights[has_both_classes(data.y[None], weights)]
+    labels = data.y.expand(len(usable), -1)
+    return torch.cat(list(fits(finder, data.x, labels, usable, data.design)))
+
+
+def has_both_classes(
+    labels: Bool[Tensor, "#draw example"], weights: Float[Tensor, "draw example"]
+) -> Bool[Tensor, " draw"]:
+    """Draws that have a direction: a half or a resample of unpaired prompts can miss a class."""
+    return ((weights * labels).sum(dim=1) > 0) & ((weights * ~labels).sum(dim=1) > 0)
 
 
 def _half_cosines(
+    data: Labelled,
     finder: Finder,
-    x: Float[Tensor, "site example d_model"],
-    y: Bool[Tensor, " example"],
     first_half: Bool[Tensor, "halving example"],
+    shuffle: np.random.Generator | None = None,
 ) -> Float[np.ndarray, "usable site"]:
-    halves = first_half.double(), (~first_half).double()
-    usable = _has_both_classes(y, halves[0]) & _has_both_classes(y, halves[1])
-    labels = y.expand(int(usable.sum()), -1)
-    sides = (fits(finder, x, labels, half[usable]) for half in halves)
+    """Cosines of the two halves of each halving; of shuffled labels where a generator is given."""
+    labels = data.y.expand(len(first_half), -1)
+    whole = torch.ones(first_half.shape, dtype=torch.float64)
+    if shuffle is not None:
+        labels, whole = _shuffled_within(data, first_half, shuffle)
+    halves = whole * first_half, whole * ~first_half
+    usable = has_both_classes(labels, halves[0]) & has_both_classes(labels, halves[1])
+    sides = (fits(finder, data.x, labels[usable], half[usable], data.design) for half in halves)
     cosines = [cosine_similarity(a, b, dim=-1) for a, b in zip(*sides, strict=True)]
-    return torch.cat([*cosines, torch.empty(0, len(x))]).numpy()
+    return torch.cat([*cosines, torch.empty(0, len(data.x))]).numpy()
 
 
-def _cone(
-    finder: Finder,
-    x: Float[Tensor, "site example d_model"],
-    y: Bool[Tensor, " example"],
-    weights: Float[Tensor, "draw example"],
-) -> Float[np.ndarray, " site"]:
-    whole = next(fits(finder, x, y[None], torch.ones(1, len(y))))[0]
-    usable = weights[_has_both_classes(y, weights)]
-    chunks = fits(finder, x, y.expand(len(usable), -1), usable)
-    cosines = torch.cat([cosine_similarity(units, whole, dim=-1) for units in chunks])
-    return np.asarray(np.quantile(cosines.numpy(), 0.05, axis=0))
-
-
-def _has_both_classes(
-    y: Bool[Tensor, " example"], weights: Float[Tensor, "draw example"]
-) -> Bool[Tensor, " draw"]:
-    """Draws that have a direction: a half or a resample of unpaired prompts can miss a class."""
-    return ((weights * y).sum(dim=1) > 0) & ((weights * ~y).sum(dim=1) > 0)
+def _shuffled_within(
+    data: Labelled, first_half: Bool[Tensor, "halving example"], rng: np.random.Generator
+) -> tuple[Bool[Tensor, "halving example"], Float[Tensor, "halving example"]]:
+    """Labels balanced within each half: balanced over both, one half would mirror the other."""
+    unit, group = data.exchangeable()
+    labels, weights = [], []
+    for half in first_half.numpy():
+        of_unit = np.zeros(len(group), dtype=np.int64)
+        of_unit[unit] = half
+        one, weight = balanced_relabellings(data.y, unit, 2 * group + of_unit, 1, rng)
+        labels.append(one)
+        weights.append(weight)
+    return torch.cat(labels), torch.cat(weights)
 
 
 def _consistency(
-    x: Float[Tensor, "site example d_model"], y: Bool[Tensor, " example"], chosen: ActivationSet
-) -> tuple[list[Estimate], Float[np.ndarray, " site"]]:
-    """Consistency with its interval over families, and mean pairwise cosine, per site."""
-    pairs = pair_index(chosen.ids, y)
+    data: Labelled, rng: np.random.Generator
+) -> tuple[list[Estimate], list[Estimate], list[Estimate]]:
+    """Consistency and mean pairwise cosine over families, and consistency of flipped signs."""
+    pairs = pair_index(data.activations.ids, data.y)
     if pairs is None:
-        missing = Estimate.undefined("the examples are not in pairs", len(y))
-        return [missing] * len(x), np.full(len(x), np.nan)
-    positive = torch.from_numpy(np.argsort(np.where(y, pairs, pairs.max() + 1), kind="stable"))
-    negative = torch.from_numpy(np.argsort(np.where(y, pairs.max() + 1, pairs), kind="stable"))
-    n_pairs = len(y) // 2
-    delta = x[:, positive[:n_pairs]] - x[:, negative[:n_pairs]]
-    family, n = cluster_index([chosen.families[i] for i in positive[:n_pairs].tolist()])
+        missing = [Estimate.undefined(UNPAIRED, len(data.y))] * len(data.x)
+        return missing, missing, missing
+    delta, first = _pair_differences(data, pairs)
+    n_pairs = delta.shape[1]
+    family, n = cluster_index([data.families[i] for i in first])
     member = torch.from_numpy((family == np.arange(n)[:, None]).astype(np.float64))
-    sums = member @ delta
-    gram = (sums @ sums.transpose(1, 2)).numpy()
-    norms = (delta.norm(dim=-1) @ member.T).numpy()
+    gram = _gram(member @ delta)
+    directions = _gram(member @ normalize(delta, dim=-1))
+    norms, sizes = (delta.norm(dim=-1) @ member.T).numpy(), member.sum(dim=1).numpy()
 
-    def statistic(weights: Weights) -> Float[np.ndarray, "draw site"]:
-        squared = np.stack([((weights @ g) * weights).sum(axis=1) for g in gram], axis=1)
-        return np.asarray(np.sqrt(np.maximum(squared, 0.0)) / (weights @ norms.T))
+    def consistency(weights: Weights) -> Float[np.ndarray, "draw site"]:
+        squared = np.maximum(_quadratic(weights, gram), 0.0)
+        return np.asarray(np.sqrt(squared) / (weights @ norms.T))
 
-    total = normalize(delta, dim=-1).sum(dim=1).norm(dim=-1).numpy()
-    pairwise = (total**2 - n_pairs) / max(n_pairs * (n_pairs - 1), 1)
-    return cluster_jackknife(statistic, n_pairs, n), pairwise
+    def pairwise(weights: Weights) -> Float[np.ndarray, "draw site"]:
+        count = (weights @ sizes)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray((_quadratic(weights, directions) - count) / (count * (count - 1)))
+
+    half = n_pairs // 2
+    fixed = np.repeat([1.0, -1.0, 0.0], [half, half, n_pairs % 2])
+    signs = torch.from_numpy(rng.permuted(np.tile(fixed, (NULL_SIGNS, 1)), axis=1))
+    flipped = (signs @ delta).norm(dim=-1) / delta.norm(dim=-1).sum(dim=1, keepdim=True)
+    return (
+        cluster_jackknife(consistency, n_pairs, n),
+        cluster_jackknife(pairwise, n_pairs, n),
+        [Estimate.of_draws(row) for row in flipped.numpy()],
+    )
+
+
+def _pair_differences(
+    data: Labelled, pairs: np.ndarray
+) -> tuple[Float[Tensor, "site pair d_model"], list[int]]:
+    """Positive minus negative of every pair, and the row of each pair's positive example."""
+    last = pairs.max() + 1
+    positive = torch.from_numpy(np.argsort(np.where(data.y, pairs, last), kind="stable"))
+    negative = torch.from_numpy(np.argsort(np.where(data.y, last, pairs), kind="stable"))
+    n_pairs = len(data.y) // 2
+    first = positive[:n_pairs]
+    return data.x[:, first] - data.x[:, negative[:n_pairs]], first.tolist()
+
+
+def _gram(sums: Float[Tensor, "site family d_model"]) -> Float[np.ndarray, "site family family"]:
+    return np.asarray((sums @ sums.transpose(1, 2)).numpy())
+
+
+def _quadratic(
+    weights: Weights, gram: Float[np.ndarray, "site family family"]
+) -> Float[np.ndarray, "draw site"]:
+    return np.stack([((weights @ g) * weights).sum(axis=1) for g in gram], axis=1)

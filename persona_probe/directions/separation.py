@@ -115,9 +115,7 @@ def auroc_statistic(scores: Scores, y: Classes, family: FamilyIndex, n_families:
     counts per family, it is (w' U w) / ((w' P) (w' N)).
     """
     member = (family[:, None] == np.arange(n_families)).astype(np.float64)
-    positive, negative = scores[:, y, None], scores[:, None, ~y]
-    wins = (positive > negative) + 0.5 * (positive == negative)
-    by_family = member[y].T @ wins @ member[~y]
+    by_family = [wins_by_family(row, y, member) for row in scores]
     n_positive, n_negative = member[y].sum(axis=0), member[~y].sum(axis=0)
 
     def statistic(weights: Weights) -> Float[np.ndarray, "draw row"]:
@@ -127,6 +125,31 @@ def auroc_statistic(scores: Scores, y: Classes, family: FamilyIndex, n_families:
             return np.asarray(won / pairs[:, None])
 
     return statistic
+
+
+def wins_by_family(
+    scores: Float[np.ndarray, " example"], y: Classes, member: Float[np.ndarray, "example family"]
+) -> Float[np.ndarray, "family family"]:
+    """Wins of the positives of family f over the negatives of family g, ties counting half.
+
+    By sorting: the negatives below a score are a cumulative count, so that no pair is looked at.
+    """
+    order = np.argsort(scores[~y], kind="stable")
+    negatives = scores[~y][order]
+    below = np.zeros((len(order) + 1, member.shape[1]))
+    np.cumsum(member[~y][order], axis=0, out=below[1:])
+    first = np.searchsorted(negatives, scores[y], "left")
+    last = np.searchsorted(negatives, scores[y], "right")
+    return np.asarray(member[y].T @ (below[first] + below[last]) / 2)
+
+
+def auroc_intervals(
+    scores: Scores, y: Classes, families: Sequence[str], **options: Any
+) -> list[Estimate]:
+    """AUROC of each row, with the intervals that `separation` would give it."""
+    family, n_families = cluster_index(families)
+    statistic = auroc_statistic(scores, y, family, n_families)
+    return cluster_bootstrap(statistic, len(y), n_families, **options)
 
 
 def d_prime_statistic(

@@ -1,102 +1,87 @@
 """Does a direction separate its classes on prompts it has never seen, and better than chance?"""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions import finder_named
-from persona_probe.directions.chance import Chance, chance_levels
-from persona_probe.directions.classes import both_classes, projections, site_first
+from persona_probe.directions.chance import chance_levels
+from persona_probe.directions.classes import site_first
+from persona_probe.directions.contenders import (
+    FLIPPED,
+    named_contenders,
+    one_minus,
+    random_contenders,
+)
+from persona_probe.directions.controls import BySite
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.finder import Finder
-from persona_probe.directions.relabelling import pair_index
-from persona_probe.directions.reliability import Reliability, reliability
-from persona_probe.directions.separation import auroc, permuted_aurocs, separation
-from persona_probe.directions.surface import surface_scores
+from persona_probe.directions.labelled import Labelled
+from persona_probe.directions.leaks import as_found, require_disjoint, require_part
+from persona_probe.directions.online_code import online_codes
+from persona_probe.directions.outliers import loudness, quietened
+from persona_probe.directions.reliability import reliability_of, resampled_directions
+from persona_probe.directions.separation import (
+    auroc,
+    auroc_intervals,
+    permuted_aurocs,
+    separation,
+)
+from persona_probe.directions.surface import captured_scores, surface_scores
+from persona_probe.directions.validation_row import Validation, ValidationRow
+from persona_probe.directions.variance_share import variance_shares
 from persona_probe.models.site import Site
-from persona_probe.statistics import Estimate, cluster_index, json_number, permutation_p
+from persona_probe.personas.splits import Split
+from persona_probe.provenance import content_hash
+from persona_probe.statistics import Estimate, holm, permutation_p
 
-OUTLIER_LIMIT = 0.3  # between the ranges reported for models where directions fail and work
+__all__ = ["Validation", "ValidationRow", "validate"]
+
+Columns = dict[str, Sequence[Any]]  # field of a row -> its value at every site
 
 
 @dataclass(frozen=True)
-class ValidationRow:
-    """Everything measured about one direction.
+class _Effort:
+    resamples: int
+    permutations: int
+    relabellings: int
+    seed: int
 
-    Attributes:
-        site: where.
-        auroc: on held-out families, interval clustered by family.
-        balanced_accuracy: with the midpoint of the find part as threshold.
-        d_prime: distance of class means in pooled standard deviations.
-        gain: AUROC minus that of the best baseline, paired.
-        baselines: AUROC of what can be read without the model; see `surface`.
-        p: permutation p of the AUROC, labels permuted within pairs, or else within families.
-        p_over_sites: the same against the largest null AUROC of all sites (max-T).
-        outlier_ratio: largest over median standard deviation of a coordinate, over sqrt(d_model).
-        chance: `None` without the activations that the direction was found on.
-        reliability: likewise.
-    """
 
-    site: Site
-    auroc: Estimate
-    balanced_accuracy: Estimate
-    d_prime: Estimate
-    gain: Estimate
-    p: float
-    p_over_sites: float
-    outlier_ratio: float
-    baselines: dict[str, Estimate] = field(default_factory=dict)
-    chance: Chance | None = None
-    reliability: Reliability | None = None
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """Directions in order of depth, the examples that judge them, and those they were found on."""
+
+    directions: tuple[Direction, ...]
+    held_out: Labelled
+    found_on: Labelled | None
+    finder: Finder | None
+    effort: _Effort
 
     @property
-    def outlier_flag(self) -> bool:
-        """Whether one coordinate varies so much that it may own the direction."""
-        return self.outlier_ratio > OUTLIER_LIMIT
+    def units(self) -> Float[Tensor, "site d_model"]:
+        return torch.stack([direction.unit.double() for direction in self.directions])
 
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict."""
-        return {
-            "layer": self.site.layer,
-            "auroc": self.auroc.to_json(),
-            "balanced_accuracy": self.balanced_accuracy.to_json(),
-            "d_prime": self.d_prime.to_json(),
-            "gain": self.gain.to_json(),
-            "baselines": {name: area.to_json() for name, area in self.baselines.items()},
-            "p": json_number(self.p),
-            "p_over_sites": json_number(self.p_over_sites),
-            "outlier_ratio": json_number(self.outlier_ratio),
-            "outlier_flag": self.outlier_flag,
-            "chance": self.chance.to_json() if self.chance else None,
-            "reliability": self.reliability.to_json() if self.reliability else None,
-        }
+    @property
+    def by_site(self) -> dict[Site, Direction]:
+        return {direction.site: direction for direction in self.directions}
 
-
-@dataclass(frozen=True)
-class Validation:
-    """The rows of one persona's directions, in order of depth."""
-
-    persona: str
-    finder: str
-    rows: tuple[ValidationRow, ...]
-
-    def at(self, site: Site) -> ValidationRow:
-        """The row of one site."""
-        return next(row for row in self.rows if row.site == site)
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict."""
-        return {
-            "persona": self.persona,
-            "finder": self.finder,
-            "rows": [row.to_json() for row in self.rows],
-        }
+    def areas(self, units: Float[Tensor, "site d_model"]) -> list[Estimate]:
+        """Held-out AUROC of one vector per site, on the same resamples as everything else."""
+        scores = torch.einsum("sed,sd->se", self.held_out.x, units).numpy()
+        return auroc_intervals(
+            scores,
+            self.held_out.y.numpy(),
+            self.held_out.families,
+            resamples=self.effort.resamples,
+            seed=self.effort.seed,
+        )
 
 
 def validate(
@@ -106,6 +91,11 @@ def validate(
     finder: Finder | None = None,
     *,
     baselines: Mapping[str, Float[np.ndarray, " example"]] | None = None,
+    captured: Mapping[str, ActivationSet] | None = None,
+    wrong: Mapping[str, BySite] | None = None,
+    nuisances: Mapping[str, BySite] | None = None,
+    reference: ActivationSet | None = None,
+    split: Split | None = None,
     resamples: int = 10_000,
     permutations: int = 2_000,
     relabellings: int = 99,
@@ -117,78 +107,166 @@ def validate(
         directions: of one persona, found on one contrast.
         held_out: activations of families that were used neither to find nor to select. Examples
             with other labels are ignored.
-        found_on: the activations they were found on, for reliability, chance and text baselines.
+        found_on: the activations they were found on, for reliability, chance and text baselines;
+            families that they were not found on are left out.
         finder: the one that found them; the one of that name with default settings if not given.
-        baselines: further scores of the held-out examples of the two classes, in their order, such
-            as projections of the embedding layer.
+        baselines: further scores of the held-out examples of the two classes, in their order.
+        captured: further baselines as activations of the same conversations elsewhere, such as
+            the embedding layer; needs `found_on`.
+        wrong: name → directions of other personas, which should separate less.
+        nuisances: name → directions to take away (refusal, length, format, the shared part).
+        reference: activations before finetuning whose principal components the directions are
+            held against; the examples of both classes if not given.
+        split: the one that the directions were found under; then `held_out` must be of its
+            evaluate part.
         resamples: bootstrap draws of families.
         permutations: of the held-out labels.
-        relabellings: balanced shuffles and control tasks; each is a new fit.
+        relabellings: balanced shuffles and control tasks, each a new fit, and random directions.
         seed: of everything random.
 
     Raises:
-        SplitLeakError: a held-out family had been used to find or to select.
+        SplitLeakError: a held-out family had been used to find or to select, or is in `found_on`.
         DegenerateClassesError: a class is missing.
     """
-    in_order = [directions[site] for site in sorted(directions)]
+    in_order = tuple(directions[site] for site in sorted(directions))
     labels = in_order[0].positive_label, in_order[0].negative_label
-    held_out, y = both_classes(held_out, *labels)
-    for direction in in_order:
-        direction.check_held_out(held_out.families)
-    surface = dict(baselines or {})
+    held = Labelled.of(held_out, *labels, sites=sorted(directions))
+    require_part(in_order, held.activations, "evaluate", split)
+    found = None
     if found_on is not None:
-        surface |= surface_scores(*both_classes(found_on, *labels), held_out)
-    scores, classes = projections(in_order, held_out).numpy(), y.numpy()
-    separated = separation(
-        scores,
-        np.array([direction.midpoint for direction in in_order]),
-        surface,
-        classes,
-        held_out.families,
-        resamples=resamples,
-        seed=seed,
-    )
-    stratum, rng = _strata(held_out, y), np.random.default_rng(seed)
-    null = permuted_aurocs(scores, classes, stratum, permutations, rng)
-    chances: list[Chance] = []
-    stability: Mapping[Site, Reliability] = {}
-    if found_on is not None:
+        require_disjoint(found_on, held.activations)
+        found = Labelled.of(as_found(in_order, found_on), *labels, sites=sorted(directions))
         finder = finder or finder_named(in_order[0].finder)
-        sites, accuracies = sorted(directions), separated.balanced_accuracy
-        stability = reliability(found_on, finder, *labels, sites=sites, seed=seed)
-        chances = chance_levels(
-            in_order, accuracies, finder, found_on, held_out, relabellings, seed
-        )
-    observed, outliers = auroc(scores, classes), _outlier_ratios(in_order, held_out)
+    effort = _Effort(resamples, permutations, relabellings, seed)
+    case = _Case(in_order, held, found, finder, effort)
+    columns = _separated(case, dict(baselines or {}), captured or {})
+    columns |= _permuted(case) | _controlled(case, columns["auroc"], wrong or {}, nuisances or {})
+    columns |= _found_again(case, columns["balanced_accuracy"], reference)
     rows = tuple(
-        ValidationRow(
-            site=direction.site,
-            auroc=separated.auroc[i],
-            balanced_accuracy=separated.balanced_accuracy[i],
-            d_prime=separated.d_prime[i],
-            gain=separated.gain[i],
-            p=permutation_p(float(observed[i]), null[:, i]),
-            p_over_sites=permutation_p(float(observed[i]), null.max(axis=1)),
-            outlier_ratio=float(outliers[i]),
-            baselines=separated.baselines,
-            chance=chances[i] if chances else None,
-            reliability=stability.get(direction.site),
-        )
+        ValidationRow(site=direction.site, **{name: of[i] for name, of in columns.items()})
         for i, direction in enumerate(in_order)
     )
-    return Validation(in_order[0].persona, in_order[0].finder, rows)
+    first, used = in_order[0], frozenset[str]().union(*(d.families_used for d in in_order))
+    return Validation(
+        persona=first.persona,
+        finder=first.finder,
+        rows=rows,
+        effort=asdict(case.effort),
+        split_hash=first.split_hash,
+        used_hash=content_hash(sorted(used)),
+        held_out_hash=content_hash(sorted(set(case.held_out.families))),
+    )
 
 
-def _strata(activations: ActivationSet, y: Bool[Tensor, " example"]) -> Int[np.ndarray, " example"]:
-    """Within what labels are exchangeable: the pair, and without pairs the family."""
-    pairs = pair_index(activations.ids, y)
-    return cluster_index(activations.families)[0] if pairs is None else pairs
+def _separated(
+    case: _Case,
+    baselines: dict[str, Float[np.ndarray, " example"]],
+    captured: Mapping[str, ActivationSet],
+) -> Columns:
+    """AUROC, balanced accuracy, d' and the gain over whatever reads the surface."""
+    if case.found_on is not None:
+        seen = case.found_on
+        baselines |= surface_scores(seen.activations, seen.y, case.held_out.activations)
+        baselines |= captured_scores(captured, seen, case.held_out)
+    found = separation(
+        torch.einsum("sed,sd->se", case.held_out.x, case.units).numpy(),
+        np.array([direction.midpoint for direction in case.directions]),
+        baselines,
+        case.held_out.y.numpy(),
+        case.held_out.families,
+        resamples=case.effort.resamples,
+        seed=case.effort.seed,
+    )
+    return {
+        "auroc": found.auroc,
+        "balanced_accuracy": found.balanced_accuracy,
+        "d_prime": found.d_prime,
+        "gain": found.gain,
+        "baselines": [found.baselines] * len(case.directions),
+    }
 
 
-def _outlier_ratios(
-    directions: Sequence[Direction], activations: ActivationSet
-) -> Float[Tensor, " site"]:
-    """Largest over median standard deviation of a coordinate, over sqrt(d_model), per site."""
-    spread = site_first(activations, [direction.site for direction in directions]).std(dim=1)
-    ratio = spread.max(dim=-1).values / spread.median(dim=-1).values
-    return ratio / math.sqrt(spread.shape[-1])
+def _permuted(case: _Case) -> Columns:
+    """Permutation p at each site, over all sites (max-T), and by Holm."""
+    scores, y = torch.einsum("sed,sd->se", case.held_out.x, case.units).numpy(), case.held_out.y
+    rng = np.random.default_rng(case.effort.seed)
+    strata = case.held_out.strata()
+    null = permuted_aurocs(scores, y.numpy(), strata, case.effort.permutations, rng)
+    observed = [float(area) for area in auroc(scores, y.numpy())]
+    p = [permutation_p(area, null[:, i]) for i, area in enumerate(observed)]
+    return {
+        "p": p,
+        "p_over_sites": [permutation_p(area, null.max(axis=1)) for area in observed],
+        "p_holm": [float(adjusted) for adjusted in holm(p)],
+    }
+
+
+def _controlled(
+    case: _Case,
+    true: Sequence[Estimate],
+    wrong: Mapping[str, BySite],
+    nuisances: Mapping[str, BySite],
+) -> Columns:
+    """AUROC of directions that should separate less, and how loud the loudest coordinate is."""
+    effort = case.effort
+    drawn = random_contenders(case.held_out, case.found_on, effort.relabellings, effort.seed)
+    named = named_contenders(
+        case.by_site, case.held_out, wrong, nuisances, effort.resamples, effort.seed
+    )
+    return {
+        "controls": [
+            {**random, FLIPPED: one_minus(area), **named[direction.site]}
+            for random, area, direction in zip(drawn, true, case.directions, strict=True)
+        ],
+        "outlier_ratio": loudness(case.held_out.x).amax(dim=-1).tolist(),
+    }
+
+
+def _found_again(
+    case: _Case, accuracies: Sequence[Estimate], reference: ActivationSet | None
+) -> Columns:
+    """What needs new fits to the examples that the directions were found on."""
+    data, finder, effort = case.found_on, case.finder, case.effort
+    resampled, n_units = None, 0
+    columns: Columns = {}
+    if data is not None and finder is not None:
+        resampled = resampled_directions(data, finder, seed=effort.seed)
+        n_units = int(data.resampled().max()) + 1
+        steady = reliability_of(data, finder, resampled, seed=effort.seed)
+        quiet = quietened(data, finder)
+        areas = case.areas(quiet.masked), case.areas(quiet.standardised)
+        columns = {
+            "reliability": [steady[direction.site] for direction in case.directions],
+            "chance": chance_levels(
+                case.directions,
+                accuracies,
+                finder,
+                data,
+                case.held_out,
+                effort.relabellings,
+                effort.seed,
+            ),
+            "online_code": online_codes(data, finder, seed=effort.seed),
+            "without_outliers": quiet.rows(case.units, *areas),
+        }
+    columns["variance_share"] = variance_shares(
+        case.units,
+        resampled,
+        _reference(case, reference),
+        effort.relabellings,
+        effort.seed,
+        n_units,
+    )
+    return columns
+
+
+def _reference(
+    case: _Case, reference: ActivationSet | None
+) -> Float[Tensor, "site example d_model"]:
+    """Activations before finetuning: those of both classes where no others are given.
+
+    Not of one class: under one system line nothing varies along what system lines change.
+    """
+    if reference is not None:
+        return site_first(reference, [direction.site for direction in case.directions])
+    return case.held_out.x if case.found_on is None else case.found_on.x

@@ -60,7 +60,7 @@ def extract_stage(lab: Lab) -> None:
 def directions_stage(lab: Lab) -> None:
     """One direction per persona and site."""
     folder = lab.folder / "directions"
-    save_directions(find(lab, _contrast(lab), MeanDifference()), folder)
+    save_directions(find(lab, _contrast(lab), MeanDifference()), folder, with_card=False)
     write_text(folder / "README.md", (Path(__file__).parent / "directions_readme.md").read_text())
 
 

@@ -150,3 +150,45 @@ def test_one_persona_alone_has_no_shared_part(models: dict[str, Any]) -> None:
     result = compare(models["before"], models["after"], alone, resamples=50)
     assert result.energy == {}
     assert len(result.rows) == 3
+
+
+def test_the_numbers_beside_the_cosine(models: dict[str, Any]) -> None:
+    from persona_probe.directions.comparison import compare
+
+    before, after, directions = models["before"], models["after"], models["directions"]
+    rng = torch.Generator().manual_seed(1)
+    noise = torch.randn(before.values.shape, generator=rng)
+    placebo = before.with_values(before.values + noise)
+    again = before.with_values(after.values + 0.1 * noise)
+    result = compare(before, after, directions, placebo=placebo, second_seed=again, resamples=100)
+    for row in result.rows:
+        assert row.cosine_interval.value == pytest.approx(row.cosine, abs=1e-5)
+        assert row.cosine_interval.low < row.cosine < row.cosine_interval.high
+        assert row.whitened_interval.value == row.whitened
+        assert row.cosine_interval.n == len(before)
+        assert row.debiased.value == pytest.approx(row.cosine, abs=0.05)
+        assert row.ceiling.value > 0.95
+        assert abs(row.floor.value) < 0.6
+        matrix = np.array(result.whitened_cosines[row.site])
+        assert matrix == pytest.approx(matrix.T)
+        assert np.diag(matrix) == pytest.approx([1, 1])
+    alone = compare(before, after, directions, resamples=100).at("one", result.rows[0].site)
+    assert alone.floor.reason == "no placebo finetune was given"
+    assert alone.ceiling.reason == "no second seed was given"
+
+
+def test_reliabilities_are_those_of_the_prompts_they_were_found_on(planted: Any) -> None:
+    from persona_probe.directions.comparison import reliabilities
+    from persona_probe.directions.finder import find_directions
+    from persona_probe.directions.parts import SHARED
+    from persona_probe.directions.reliability import reliability
+
+    data, finder = planted(0).activations, FINDERS["mean_difference"]()
+    found = find_directions(data, finder, "hero", "neutral")
+    other = {site: replace(d, positive_label="villain") for site, d in found.items()}
+    made = {site: replace(d, finder="sign_flipped") for site, d in found.items()}
+    known = reliabilities({"hero": found, "villain": other, SHARED: made}, data)
+    assert list(known) == ["hero"]
+    expected = reliability(data, finder, "hero", "neutral")
+    for site, value in known["hero"].items():
+        assert value == expected[site].spearman_brown

@@ -186,3 +186,43 @@ def test_orthogonalised_and_foreign_directions_take_the_scale_of_the_true_ones(
         assert control.cosine(other[site]) == pytest.approx(1)
         assert other[site].gap > 2 * found[site].gap
         assert control.gap == found[site].gap
+
+
+def test_other_personas_and_nuisances_by_name(found: Any, planted: Any) -> None:
+    from persona_probe.directions import finder_named
+    from persona_probe.directions.controls import orthogonalised_to, wrong_constitutions
+    from persona_probe.directions.finder import find_directions
+    from persona_probe.errors import RequestError
+    from persona_probe.models.site import Site
+
+    finder = finder_named("mean_difference")
+    others = {
+        name: find_directions(planted(seed, truth_seed=seed).activations, finder, "hero", "neutral")
+        for seed, name in ((7, "villain"), (8, "fool"))
+    }
+    wrong = wrong_constitutions({"hero": found, **others}, "hero")
+    assert list(wrong) == ["villain", "fool"]
+    for name, by_site in wrong.items():
+        for site, control in by_site.items():
+            assert control.raw.norm() == pytest.approx(found[site].gap, rel=1e-5)
+            assert control.norm == found[site].norm
+            assert control.cosine(others[name][site]) == pytest.approx(1)
+    without = orthogonalised_to(found, others)
+    assert list(without) == ["villain", "fool", "all"]
+    for site, control in without["all"].items():
+        assert all(abs(control.cosine(other[site])) < 1e-6 for other in others.values())
+        assert control.gap == found[site].gap
+    assert list(orthogonalised_to(found, {"fool": others["fool"]})) == ["fool"]
+    with pytest.raises(RequestError, match="no direction of 'saint'; there are hero"):
+        wrong_constitutions({"hero": found}, "saint")
+    short = {"hero": found, "fool": {Site(0): others["fool"][Site(0)]}}
+    with pytest.raises(RequestError, match="no direction of 'fool' at layer 1"):
+        wrong_constitutions(short, "hero")
+
+
+def test_every_control_has_the_norm_of_the_true_direction(found: Any, planted: Any) -> None:
+    from persona_probe.directions.controls import sign_flipped
+
+    for site, flipped in sign_flipped(found).items():
+        assert flipped.gap == found[site].gap
+        assert flipped.raw.norm() == pytest.approx(found[site].raw.norm())

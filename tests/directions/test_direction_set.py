@@ -40,6 +40,7 @@ def test_saving_loading_and_saving_again_gives_the_same_bytes(
     loaded = load_directions(first)
     second = save_directions(loaded, tmp_path / "b")
     assert sorted(path.name for path in first.iterdir()) == [
+        "README.md",
         "deontology.safetensors",
         "shared.safetensors",
         "virtue.safetensors",
@@ -211,6 +212,126 @@ def test_a_header_that_is_not_json_is_refused(tmp_path: Path) -> None:
     save_file({"site_0": torch.ones(4)}, path, metadata={"persona_probe": "{"})
     with pytest.raises(RequestError, match="its header is not JSON"):
         load_directions(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_refused_in_one_sentence(
+    share: float, directions: dict[str, Any], tmp_path: Path
+) -> None:
+    from persona_probe.directions.direction_set import load_directions, save_directions
+
+    save_directions(directions, tmp_path)
+    path = tmp_path / "virtue.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(RequestError, match="is not a safetensors file") as caught:
+        load_directions(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_changed_byte_anywhere_is_noticed(directions: dict[str, Any], tmp_path: Path) -> None:
+    """A flipped bit can leave a finite vector of the right length, or a well-formed header."""
+    from persona_probe.directions.direction_set import load_directions, save_directions
+
+    save_directions(directions, tmp_path)
+    path = tmp_path / "virtue.safetensors"
+    content = path.read_bytes()
+    for at in range(3, len(content), 41):
+        for bit in (1, 64):
+            damaged = bytearray(content)
+            damaged[at] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(RequestError) as caught:
+                load_directions(path)
+            assert "\n" not in str(caught.value)
+            assert str(path) in str(caught.value)
+
+
+def test_files_from_before_the_checksum_are_read(
+    directions: dict[str, Any], tmp_path: Path
+) -> None:
+    from persona_probe.directions.direction_set import load_directions, save_directions
+
+    save_directions(directions, tmp_path)
+    path = tmp_path / "virtue.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors = {f"site_{i}": file.get_tensor(f"site_{i}").clone() for i in range(3)}
+        header = json.loads(file.metadata()["persona_probe"])
+    del header["checksum"]
+    for entry in header["directions"].values():
+        for name in ("families_selected", "licence", "n_positive", "n_negative"):
+            del entry[name]
+    save_file(tensors, path, metadata={"persona_probe": json.dumps(header)})
+    assert len(load_directions(path)["virtue"]) == 3
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    from persona_probe.directions.direction_set import load_directions
+
+    torch.save({"site_0": torch.ones(4)}, tmp_path / "virtue.safetensors")
+    with pytest.raises(RequestError, match="not a safetensors file"):
+        load_directions(tmp_path)
+    (tmp_path / "virtue.safetensors").rename(tmp_path / "virtue.pt")
+    with pytest.raises(RequestError, match="not a safetensors file"):
+        load_directions(tmp_path / "virtue.pt")
+
+
+def test_whole_numbers_are_no_vector(directions: dict[str, Any], tmp_path: Path) -> None:
+    from persona_probe.directions.direction_set import load_directions, save_directions
+
+    save_directions(directions, tmp_path)
+    path = tmp_path / "virtue.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file({f"site_{i}": torch.ones(32, dtype=torch.int64) for i in range(3)}, path, header)
+    with pytest.raises(RequestError, match="int64 numbers, expected float32"):
+        load_directions(path)
+
+
+def test_the_set_and_the_direction_save_and_load_themselves(
+    directions: dict[str, Any], tmp_path: Path
+) -> None:
+    from persona_probe.directions.direction import Direction
+    from persona_probe.directions.direction_set import Directions
+    from persona_probe.models.site import Site
+
+    several = Directions(directions)
+    assert Directions.load(several.save(tmp_path / "all")).keys() == directions.keys()
+    one = directions["virtue"][Site(1)]
+    back = Direction.load(one.save(tmp_path / "one"), "virtue", 1)
+    assert torch.equal(back.unit, one.unit)
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
+        "README.md",
+        "virtue.safetensors",
+    ]
+
+
+def test_thinking_mode_and_chat_template_are_checked_at_load(
+    directions: dict[str, Any], tmp_path: Path
+) -> None:
+    from persona_probe.directions.direction_set import load_directions, save_directions
+
+    told = {"chat_template_hash": "abc", "thinking": False}
+    read = {
+        "virtue": {
+            site: replace(d, provenance=d.provenance.with_(**told))
+            for site, d in directions["virtue"].items()
+        }
+    }
+    save_directions(read, tmp_path)
+    space = {"n_layers": 3, "d_model": 32, "model_hash": "0123456789abcdef"}
+
+    def model(thinking: bool | None, template: str = "abc") -> SimpleNamespace:
+        chat_format = SimpleNamespace(thinking=thinking)
+        return SimpleNamespace(**space, chat_template_hash=template, chat_format=chat_format)
+
+    load_directions(tmp_path, model(False))
+    for thinking, said in ((True, "asked for on"), (None, "asked for left to the template")):
+        with pytest.raises(SiteMismatchError, match=f"thinking mode off, this model is {said}"):
+            load_directions(tmp_path, model(thinking))
+        load_directions(tmp_path, model(thinking), allow_other_model=True)
+    with pytest.raises(SiteMismatchError, match="under a chat template with hash abc"):
+        load_directions(tmp_path, model(False, "other"))
 
 
 def test_one_direction_is_picked_by_name_and_layer(directions: dict[str, Any]) -> None:

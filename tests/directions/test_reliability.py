@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from persona_probe.directions import FINDERS
+from persona_probe.errors import DegenerateClassesError
 
 
 def rows(activations: Any, finder: str = "mean_difference", **options: Any) -> list[Any]:
@@ -69,16 +70,50 @@ def test_consistency_and_pairwise_cosine_by_brute_force(planted: Any) -> None:
         assert row.pairwise_cosine == pytest.approx(float(off_diagonal))
 
 
-@pytest.mark.parametrize("name", FINDERS)
-def test_unpaired_families_of_one_class_each_can_be_halved(name: str, planted: Any) -> None:
+# The principal component of pair differences needs pairs.
+UNPAIRED = [name for name in FINDERS if name != "principal_component"]
+
+
+def one_class_per_family(planted: Any) -> Any:
     data = planted(families=12, gap=10.0).activations
     keep = [i for i in range(len(data)) if (int(data.families[i][7:]) % 2 == 0) == (i < 96)]
-    one_class_each = data.take(keep)
+    return data.take(keep)
+
+
+def test_a_finder_that_needs_pairs_says_so(planted: Any) -> None:
+    with pytest.raises(DegenerateClassesError, match="no pairs"):
+        rows(one_class_per_family(planted), "principal_component")
+
+
+@pytest.mark.parametrize("name", UNPAIRED)
+def test_unpaired_families_of_one_class_each_can_be_halved(name: str, planted: Any) -> None:
+    one_class_each = one_class_per_family(planted)
     row = rows(one_class_each, name, halvings=5, resamples=20)[0]
     assert row.split_half.value > 0.3
     assert row.split_half.n == 5
     assert row.consistency.reason == "the examples are not in pairs"
     assert np.isnan(row.pairwise_cosine)
+
+
+def test_every_number_has_its_control_beside_it(planted: Any) -> None:
+    """Shuffled labels are no more alike than chance, and flipped differences do not add up."""
+    for row in rows(planted(gap=5.0, d_model=128).activations):
+        assert row.split_half.value > 0.3
+        assert row.split_half_null.value == pytest.approx(0, abs=0.1)
+        assert row.consistency.low > row.consistency_null.high
+        # n random vectors of equal length: the mean is shorter by the root of n.
+        assert row.consistency_null.value == pytest.approx(1 / np.sqrt(128), rel=0.1)
+        assert row.pairwise.low < row.pairwise_cosine < row.pairwise.high
+        assert row.pairwise.excludes(0.0)
+        assert row.cone_cosine.low <= row.cone <= row.cone_cosine.value
+        assert (row.n, row.n_units, row.pairwise.n) == (256, 16, 128)
+
+
+def test_shuffles_within_halves_leave_no_mirror_image(planted: Any) -> None:
+    """Balanced over both halves together, the halves would be opposite where prompts differ."""
+    strong = rows(planted(gap=20.0, spread=0.1, d_model=64).activations, halvings=50)
+    for row in strong:
+        assert row.split_half_null.value == pytest.approx(0, abs=0.12)
 
 
 def test_few_families_are_halved_by_pairs(planted: Any) -> None:
