@@ -38,8 +38,16 @@ if TYPE_CHECKING:
     from persona_probe.steering.ablate import Ablate
     from persona_probe.steering.add import Add
     from persona_probe.steering.arm import Arm, Intervention
+    from persona_probe.steering.baking import bake
+    from persona_probe.steering.calibration import calibrate
+    from persona_probe.steering.clamp import Clamp
+    from persona_probe.steering.condition import Condition
+    from persona_probe.steering.dose import doses
     from persona_probe.steering.generation import Completion, generate
+    from persona_probe.steering.patch import Patch
+    from persona_probe.steering.rotate import Rotate
     from persona_probe.steering.steer import steer
+    from persona_probe.steering.subspace import Subspace
     from persona_probe.study.plan import Study, plan_study
     from persona_probe.study.run import run_study
 
@@ -51,7 +59,9 @@ __all__ = [
     "ActivationSet",
     "Add",
     "Arm",
+    "Clamp",
     "Completion",
+    "Condition",
     "Conversation",
     "Direction",
     "Estimate",
@@ -60,16 +70,22 @@ __all__ = [
     "MeanDifference",
     "Message",
     "ModelRef",
+    "Patch",
     "PersonaProbeError",
     "PhraseJudge",
     "RequestError",
     "ResidualModel",
+    "Rotate",
     "Site",
     "Study",
+    "Subspace",
+    "bake",
+    "calibrate",
     "capture",
     "capture_adapters",
     "compare",
     "contrast",
+    "doses",
     "export_directions",
     "extract",
     "find_directions",
@@ -122,8 +138,16 @@ _HOMES = {
     "steering.ablate": ("Ablate",),
     "steering.add": ("Add",),
     "steering.arm": ("Arm", "Intervention"),
+    "steering.baking": ("bake",),
+    "steering.calibration": ("calibrate",),
+    "steering.clamp": ("Clamp",),
+    "steering.condition": ("Condition",),
+    "steering.dose": ("doses",),
     "steering.generation": ("Completion", "generate"),
+    "steering.patch": ("Patch",),
+    "steering.rotate": ("Rotate",),
     "steering.steer": ("steer",),
+    "steering.subspace": ("Subspace",),
     "study.plan": ("Study", "plan_study"),
     "study.run": ("run_study",),
 }

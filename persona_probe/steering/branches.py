@@ -56,7 +56,7 @@ def tails_in_rows(
     rows = [(t, arm) for t in tokens for arm in arms]
     batch = model.pad([t.ids for t, _ in rows], "left")
     positions = token_positions(batch)
-    edits = RowEdits(model, [arm for _, arm in rows])
+    edits = RowEdits(model, [arm for _, arm in rows], [t.ids for t, _ in rows])
     edits.place(positions, torch.tensor([t.prompt_length for t, _ in rows]))
     tail = max(_tail(t) for t in tokens)
     with model.hooks(edits.hooks):
@@ -80,7 +80,9 @@ def tails_as_branches(
     positions = token_positions(tail_batch)
     positions = torch.where(positions >= 0, positions + lengths[:, None] - 1, -1)
 
-    edits = RowEdits(model, [arm for _ in tokens for arm in arms])
+    edits = RowEdits(
+        model, [arm for _ in tokens for arm in arms], [t.ids for t in tokens for _ in arms]
+    )
     row = torch.arange(n * n_arms)[:, None].expand(-1, tail)
     column = head_batch.ids.shape[1] + (row % n_arms) * tail + torch.arange(tail)
     edits.place(

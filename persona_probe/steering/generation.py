@@ -151,7 +151,7 @@ def _replies(
     replies: list[list[int]] = [[] for _ in rows]
     finished = [False] * len(rows)
     prompt_lengths = torch.tensor([len(row.prompt) for row in rows])
-    edits = RowEdits(model, [row.interventions for row in rows])
+    edits = RowEdits(model, [row.interventions for row in rows], [row.prompt for row in rows])
     noise = _Noise([row.stream for row in rows]) if temperature > 0 else None
     present = torch.arange(len(rows))  # which of `rows` each row of the batch is
     prompts = [row.prompt for row in rows]

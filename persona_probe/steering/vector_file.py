@@ -16,6 +16,7 @@ from persona_probe.errors import RequestError
 from persona_probe.files import read_tensors, write_tensors
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Intervention
+from persona_probe.steering.schedule import schedule_named
 
 KEY = "persona_probe"
 FORMAT = "persona_probe.steering_vector/1"
@@ -33,8 +34,11 @@ def write_steering_vector(path: Path, intervention: Intervention, adapter: str |
         RequestError: the intervention is not an addition at one site.
     """
     operation, direction = intervention.operation, intervention.direction
-    if not isinstance(operation, Add) or len(intervention.where) != 1:
-        raise RequestError("a steering vector file holds one addition at one site")
+    fixed = intervention.condition is None and not schedule_named(intervention.when).fades
+    if not isinstance(operation, Add) or len(intervention.where) != 1 or not fixed:
+        raise RequestError(
+            "a steering vector file holds one addition at one site, without condition or fading"
+        )
     site = intervention.where[0]
     (amount,) = operation.parameters(direction, site)
     header = {

@@ -239,3 +239,32 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Any, conversations:
     answered = conversations[0].with_reply("Yes.")
     with pytest.raises(RequestError, match="reply already"):
         generate(tiny_model, [answered], [Arm("a")], ROOM)
+
+
+def test_a_patch_reaches_generation_and_scoring(tiny_model: Any, make_direction: Any) -> None:
+    """From the model's own run it changes nothing but rounding; from another's, it does."""
+    from persona_probe.models.chat import Conversation, Message
+    from persona_probe.models.site import Site
+    from persona_probe.steering import Patch
+    from persona_probe.steering.arm import Arm, Intervention
+    from persona_probe.steering.generation import generate
+    from persona_probe.steering.scoring import next_token_log_probabilities
+
+    asked = [Conversation((Message("user", text),)) for text in ("Why?", "Who told you that?")]
+    tokens = [tiny_model.encode(c, add_generation_prompt=True) for c in asked]
+    direction = make_direction(layer=1)
+    own, other = (
+        Patch.read(tiny_model, tokens, direction, [Site(1)], adapter) for adapter in (None, "tuned")
+    )
+    arms = [
+        Arm("plain"),
+        Arm("own", (Intervention(direction, own, "prompt"),)),
+        Arm("other", (Intervention(direction, other, "prompt"),)),
+    ]
+    vocabulary = range(50)
+    plain, same, changed = next_token_log_probabilities(tiny_model, asked, arms, vocabulary)
+    assert (plain - same).abs().max() < 1e-4
+    assert (plain - changed).abs().max() > 1e-2
+    done = generate(tiny_model, asked, arms, 6)
+    replies = {arm.name: [c.token_ids for c in done if c.arm == arm.name] for arm in arms}
+    assert replies["own"] == replies["plain"]
