@@ -72,12 +72,10 @@ class Orthogonalised(Finder):
         """
         if design is None:
             raise RequestError(f"{self.label}: pass a Design, which says where x was read")
-        projection = torch.stack(
-            [self._projection(site, x.shape[2], design) for site in design.sites]
-        )
+        axes = torch.stack([self._axes(site, x.shape[2], design) for site in design.sites])
         x = x.double()
         centred = x - x.mean(dim=1, keepdim=True)
-        cleaned = _without(centred, projection)
+        cleaned = _without(centred, axes)
         contrast = class_contrast(labels, weights)
         before, after = ((contrast @ of).norm(dim=-1) for of in (centred, cleaned))
         if (after <= REMAINS * before).any():
@@ -86,12 +84,10 @@ class Orthogonalised(Finder):
                 f"{self.label}; leave one out"
             )
         found = self.finder.fit_many(cleaned, labels, weights, design)
-        return _without(found.double().transpose(0, 1), projection).transpose(0, 1)
+        return _without(found.double().transpose(0, 1), axes).transpose(0, 1)
 
-    def _projection(
-        self, site: Site, width: int, design: Design
-    ) -> Float[Tensor, "d_model d_model"]:
-        """The projection onto the span of the nuisances at a site."""
+    def _axes(self, site: Site, width: int, design: Design) -> Float[Tensor, "axis d_model"]:
+        """Orthonormal axes of the span of the nuisances at a site; the rest are zero."""
         units = torch.zeros(1, width, dtype=torch.float64)
         for of in self.nuisances:
             if site not in of:
@@ -108,8 +104,8 @@ class Orthogonalised(Finder):
                 )
             units = torch.cat([units, direction.unit.double()[None]])
         _, sizes, axes = torch.linalg.svd(units, full_matrices=False)
-        kept: Tensor = axes[sizes > INDEPENDENT]
-        return kept.T @ kept
+        orthonormal: Tensor = axes * (sizes > INDEPENDENT)[:, None]
+        return orthonormal
 
 
 def read_nuisances(told: Sequence[str]) -> tuple[BySite, ...]:
@@ -139,6 +135,6 @@ def read_nuisances(told: Sequence[str]) -> tuple[BySite, ...]:
 
 
 def _without(
-    rows: Float[Tensor, "site row d_model"], projection: Float[Tensor, "site d_model d_model"]
+    rows: Float[Tensor, "site row d_model"], axes: Float[Tensor, "site axis d_model"]
 ) -> Float[Tensor, "site row d_model"]:
-    return rows - rows @ projection
+    return rows - (rows @ axes.transpose(1, 2)) @ axes

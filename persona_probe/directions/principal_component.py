@@ -113,7 +113,7 @@ def _pairing(
 
 
 def _first_eigenvector(matrix: _Differences) -> Float[Tensor, "site draw d_model"]:
-    """By Lanczos recursions with full reorthogonalisation, restarted from the best vector.
+    """By Lanczos recursions with full reorthogonalisation, turned towards the mean difference.
 
     The start mixes the mean difference, which is usually near, with noise: an exact eigenvector
     that is not the first would otherwise pass for it.
@@ -125,7 +125,8 @@ def _first_eigenvector(matrix: _Differences) -> Float[Tensor, "site draw d_model
     for _ in range(STARTS):
         vector, converged = _krylov(matrix, vector, min(STEPS, mean.shape[2]))
         if converged:
-            return vector
+            against = (vector * mean).sum(-1, keepdim=True) < 0
+            return torch.where(against, -vector, vector)
     raise PersonaProbeError(
         "the differences of pairs vary equally along two axes, so there is no first principal "
         "component; use mean_difference"

@@ -32,6 +32,7 @@ from persona_probe.statistics.bootstrap import Weights
 
 CHUNK = 64  # draws fitted at once: bounds memory at [CHUNK, site, d_model]
 HALVINGS, RESAMPLES, NULL_SIGNS = 25, 100, 99
+GROUPS = 20  # of families, for the jackknife: about as many fits as give a steady error
 UNPAIRED = "the examples are not in pairs"
 
 
@@ -185,6 +186,20 @@ def resampled_directions(
     usable = weights[has_both_classes(data.y[None], weights)]
     labels = data.y.expand(len(usable), -1)
     return torch.cat(list(fits(finder, data.x, labels, usable, data.design)))
+
+
+def left_out_directions(data: Labelled, finder: Finder) -> Float[Tensor, "group site d_model"]:
+    """Unit vectors found without one of at most `GROUPS` groups of families each.
+
+    Empty where there is only one family, or where a class is missing without some group.
+    """
+    unit = data.resampled()
+    n_groups = min(GROUPS, int(unit.max()) + 1)
+    weights = torch.from_numpy((unit % n_groups != np.arange(n_groups)[:, None]).astype(np.float64))
+    if n_groups < 2 or not has_both_classes(data.y[None], weights).all():
+        return torch.empty(0, *data.x[:, 0].shape, dtype=torch.float64)
+    labels = data.y.expand(n_groups, -1)
+    return torch.cat(list(fits(finder, data.x, labels, weights, data.design)))
 
 
 def has_both_classes(

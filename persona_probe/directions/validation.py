@@ -26,7 +26,11 @@ from persona_probe.directions.labelled import Labelled
 from persona_probe.directions.leaks import as_found, require_disjoint, require_part
 from persona_probe.directions.online_code import online_codes
 from persona_probe.directions.outliers import loudness, quietened
-from persona_probe.directions.reliability import reliability_of, resampled_directions
+from persona_probe.directions.reliability import (
+    left_out_directions,
+    reliability_of,
+    resampled_directions,
+)
 from persona_probe.directions.separation import (
     auroc,
     auroc_intervals,
@@ -227,11 +231,11 @@ def _found_again(
 ) -> Columns:
     """What needs new fits to the examples that the directions were found on."""
     data, finder, effort = case.found_on, case.finder, case.effort
-    resampled, n_units = None, 0
+    left_out, n_units = None, 0
     columns: Columns = {}
     if data is not None and finder is not None:
         resampled = resampled_directions(data, finder, seed=effort.seed)
-        n_units = int(data.resampled().max()) + 1
+        left_out, n_units = left_out_directions(data, finder), int(data.resampled().max()) + 1
         steady = reliability_of(data, finder, resampled, seed=effort.seed)
         quiet = quietened(data, finder)
         areas = case.areas(quiet.masked), case.areas(quiet.standardised)
@@ -251,7 +255,7 @@ def _found_again(
         }
     columns["variance_share"] = variance_shares(
         case.units,
-        resampled,
+        left_out,
         _reference(case, reference),
         effort.relabellings,
         effort.seed,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import stdtrit
 from torch import Tensor
 
 from persona_probe.statistics import Estimate
@@ -26,8 +27,8 @@ class VarianceShare:
     """How much of a direction lies in the span of the leading principal components.
 
     Attributes:
-        share: of ||v||^2, with the interval from directions of resampled families. It counts all
-            that the finder put there, its noise included, which is spread over every axis.
+        share: of ||v||^2, with a jackknife interval over groups of families. It counts all that
+            the finder put there, its noise included, which is spread over every axis.
         k: number of components, the fewest that hold `HELD` of the variance.
         isotropic: what a uniformly random direction has, k / d_model.
         matched: what random directions with the covariance of the activations have: mean and
@@ -57,7 +58,7 @@ class VarianceShare:
 
 def variance_shares(
     units: Float[Tensor, "site d_model"],
-    resampled: Float[Tensor, "draw site d_model"] | None,
+    left_out: Float[Tensor, "group site d_model"] | None,
     reference: Float[Tensor, "site example d_model"],
     draws: int,
     seed: int,
@@ -67,11 +68,11 @@ def variance_shares(
 
     Args:
         units: the directions.
-        resampled: directions of resampled families, for the intervals.
+        left_out: directions found without one group of families each, for the intervals.
         reference: activations before finetuning.
         draws: of random directions for `matched`.
         seed: of these draws.
-        n_units: families or pairs behind `resampled`, for the record.
+        n_units: families or pairs behind `left_out`, for the record.
     """
     centred = reference - reference.mean(dim=1, keepdim=True)
     variances, axes = _components(centred)
@@ -84,7 +85,7 @@ def variance_shares(
     for i, k in enumerate(counts):  # k differs from site to site
         basis = axes[i, :, :k]
         value = float(_share(units[i : i + 1], basis)[0])
-        spread = None if resampled is None else _share(resampled[:, i], basis).numpy()
+        spread = np.empty(0) if left_out is None else _share(left_out[:, i], basis).numpy()
         rows.append(
             VarianceShare(
                 share=_estimate(value, spread, reference.shape[1], n_units),
@@ -117,10 +118,14 @@ def _share(
     return (vectors @ basis).square().sum(dim=-1) / vectors.square().sum(dim=-1)
 
 
-def _estimate(value: float, spread: np.ndarray | None, n: int, n_units: int) -> Estimate:
-    """Reflected bootstrap: resampled directions hold more noise, so their shares lie too low."""
-    if spread is None:
-        reason = "no interval without the activations it was found on"
+def _estimate(
+    value: float, left_out: Float[np.ndarray, " group"], n: int, n_units: int
+) -> Estimate:
+    """Value -+ t standard errors; resampled vectors hold more noise, so no bootstrap would do."""
+    groups = len(left_out)
+    if groups < 2:
+        reason = "no interval without several families that it was found on"
         return Estimate(value, np.nan, np.nan, n, n_units, reason=reason)
-    low, high = 2 * value - np.quantile(spread, [0.975, 0.025])
+    error = np.sqrt((groups - 1) * left_out.var())
+    low, high = value + error * stdtrit(groups - 1, [0.025, 0.975])
     return Estimate(value, float(max(low, 0.0)), float(min(high, 1.0)), n, n_units)

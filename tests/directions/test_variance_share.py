@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from persona_probe.directions import FINDERS
+
 
 def flat(n: int, d: int = 40, rank: int = 4) -> torch.Tensor:
     """Activations at one site: `rank` axes of deviation 10, the others of 0.1."""
@@ -14,11 +16,11 @@ def flat(n: int, d: int = 40, rank: int = 4) -> torch.Tensor:
     return torch.from_numpy(rng.normal(size=(1, n, d)) * scale)
 
 
-def share(vector: torch.Tensor, n: int = 400, **options: Any) -> Any:
+def share(vector: torch.Tensor, n: int = 400) -> Any:
     from persona_probe.directions.variance_share import variance_shares
 
     unit = (vector / vector.norm())[None]
-    return variance_shares(unit, options.pop("resampled", None), flat(n), 50, 0)[0]
+    return variance_shares(unit, None, flat(n), 50, 0)[0]
 
 
 @pytest.mark.parametrize("n", [400, 30], ids=["more examples than axes", "fewer"])
@@ -46,23 +48,41 @@ def test_where_all_axes_vary_alike_no_complement_is_of_low_variance() -> None:
     assert not least.flag
 
 
-def test_the_interval_is_that_of_resampled_directions() -> None:
+def test_the_interval_is_the_jackknifes_and_holds_its_value() -> None:
+    """A mean of 20 vectors: leaving one out at a time gives its standard error."""
+    from scipy.stats import t
+
     from persona_probe.directions.variance_share import variance_shares
 
     rng = np.random.default_rng(1)
     axis = torch.eye(40, dtype=torch.float64)[0]
-    noise = 0.05 * torch.from_numpy(rng.normal(size=(200, 1, 40)))
-    unit = (axis + noise[0, 0]) / (axis + noise[0, 0]).norm()
-    resampled = unit + noise
-    row = variance_shares(unit[None], resampled, flat(400), 9, 0, n_units=12)[0]
-    # Noise of 36 x .05^2 lies outside the four axes; resampling adds as much again.
-    assert row.share.low <= row.share.value + 0.1
-    assert row.share.low > 0.85
-    assert row.share.high <= 1
-    assert (row.share.n, row.share.n_clusters) == (400, 12)
-    alone = variance_shares(unit[None], None, flat(400), 9, 0)[0]
+    vectors = axis + 0.3 * torch.from_numpy(rng.normal(size=(20, 40)))
+    total = vectors.sum(dim=0)
+    left_out = torch.nn.functional.normalize(total - vectors, dim=1)[:, None]
+    unit = (total / total.norm())[None]
+    share = variance_shares(unit, left_out, flat(400), 9, 0, n_units=20)[0].share
+    inside = left_out[:, 0, :4].square().sum(dim=1).numpy()
+    error = np.sqrt(19 / 20 * ((inside - inside.mean()) ** 2).sum())
+    assert share.low < share.value < share.high
+    assert share.high - share.low == pytest.approx(2 * t.ppf(0.975, 19) * error, rel=0.05)
+    assert (share.n, share.n_clusters) == (400, 20)
+    alone = variance_shares(unit, None, flat(400), 9, 0)[0]
     assert np.isnan(alone.share.low)
     assert alone.share.reason is not None
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_every_interval_holds_its_own_value(name: str, planted: Any) -> None:
+    from persona_probe.directions.finder import find_directions
+    from persona_probe.directions.validation import validate
+
+    found_on, held_out = planted(0).activations, planted(1, prefix="held").activations
+    found = find_directions(found_on, FINDERS[name](), "hero", "neutral")
+    for row in validate(found, held_out, found_on, resamples=50, relabellings=9).rows:
+        assert row.variance_share is not None
+        share = row.variance_share.share
+        assert share.low <= share.value <= share.high
+        assert share.low < share.high
 
 
 def test_a_probe_that_reads_quiet_axes_is_flagged_and_the_mean_difference_is_not(
