@@ -173,7 +173,8 @@ class _Desk:
         covariance = wanted.covariance
         if covariance is None:
             labels = len({row.label for row in self._rows})
-            covariance = labels * len(sites) * source.d_model**2 * 8 <= COVARIANCE_BYTES
+            # Two float64 matrices each: of the find part of the split, and of the rest.
+            covariance = 2 * labels * len(sites) * source.d_model**2 * 8 <= COVARIANCE_BYTES
         self._moments = MomentsFile.begin(folder, manifest, self._rows, covariance)
         self._saved = time.monotonic()
         self.missing = set(self._store.missing() if self._store else self._moments.missing())
