@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from persona_probe.activations.extraction import extract
     from persona_probe.activations.prompts import read_prompts
     from persona_probe.activations.reading import read
+    from persona_probe.directions.classifier import DirectionClassifier
     from persona_probe.directions.comparison import compare
     from persona_probe.directions.direction import Direction
-    from persona_probe.directions.direction_set import load_directions, save_directions
+    from persona_probe.directions.direction_set import (
+        Directions,
+        load_directions,
+        save_directions,
+    )
     from persona_probe.directions.finder import find_directions
     from persona_probe.directions.linear_probe import LinearProbe
     from persona_probe.directions.mean_difference import MeanDifference
@@ -64,6 +69,8 @@ __all__ = [
     "Condition",
     "Conversation",
     "Direction",
+    "DirectionClassifier",
+    "Directions",
     "Estimate",
     "Intervention",
     "LinearProbe",
@@ -116,7 +123,8 @@ _HOMES = {
     "activations.reading": ("read",),
     "directions.comparison": ("compare",),
     "directions.direction": ("Direction",),
-    "directions.direction_set": ("load_directions", "save_directions"),
+    "directions.classifier": ("DirectionClassifier",),
+    "directions.direction_set": ("Directions", "load_directions", "save_directions"),
     "directions.finder": ("find_directions",),
     "directions.linear_probe": ("LinearProbe",),
     "directions.mean_difference": ("MeanDifference",),

@@ -202,6 +202,8 @@ def find_contrasts(
                 provenance=provenance,
                 split_hash=provenance.split_hash,
                 families_used=families | finder.families_used,
+                n_positive=chosen.labels.count(label),
+                n_negative=chosen.labels.count(negative_label),
                 positive_label=label,
                 negative_label=negative_label,
             )

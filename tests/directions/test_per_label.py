@@ -35,3 +35,22 @@ def test_labels_that_are_not_there_are_refused(planted: Any) -> None:
         find_per_label(activations, finder, "neutral", ["villain"])
     with pytest.raises(RequestError, match="nothing to point to"):
         find_per_label(activations.where(labels=["neutral"]), finder, "neutral")
+
+
+def test_a_direction_knows_how_many_examples_it_stands_on() -> None:
+    import torch
+
+    from persona_probe.activations.activation_set import ActivationSet
+    from persona_probe.directions.finder import find_directions
+    from persona_probe.directions.mean_difference import MeanDifference
+    from persona_probe.models.site import Site
+    from persona_probe.provenance import Provenance
+
+    labels = ["virtue"] * 3 + ["neutral"] * 5 + ["duty"] * 2
+    values = torch.randn(10, 1, 4, generator=torch.Generator().manual_seed(0))
+    names = [str(i) for i in range(10)]
+    activations = ActivationSet.of(
+        values, (Site(0),), "prompt_mean", names, labels, names, Provenance()
+    )
+    found = find_directions(activations, MeanDifference(), "virtue", "neutral")[Site(0)]
+    assert (found.n_positive, found.n_negative) == (3, 5)
