@@ -81,7 +81,8 @@ class Manifest:
             **{
                 WORDS.get(name, name): value
                 for name, value in provenance.items()
-                if name not in NOT_COMPARED
+                # A field that came later is none in older files: no reason to call them others.
+                if name not in NOT_COMPARED and value is not None
             },
             "position": self.position,
             "sites": [site.layer for site in self.sites],

