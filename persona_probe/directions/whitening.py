@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persona_probe.directions.shrinkage import shrinkage
+
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
@@ -36,17 +38,16 @@ def shrunk_covariance(
 ) -> Float[Tensor, "site d_model d_model"]:
     """Covariance shrunk towards a multiple of the identity, of all sites at once.
 
-    The optimal amount of Ledoit & Wolf 2004 (https://doi.org/10.1016/S0047-259X(03)00096-4), as
-    `sklearn.covariance.ledoit_wolf` has it. Full rank also with fewer examples than dimensions.
+    By the amount of Ledoit & Wolf; see `shrinkage`. Full rank also with fewer examples than
+    dimensions.
     """
     n, d = x.shape[1:]
     centred = x.double() - x.double().mean(dim=1, keepdim=True)
     sample = centred.transpose(1, 2) @ centred / n
-    scale = sample.diagonal(dim1=1, dim2=2).mean(dim=1)
+    trace = sample.diagonal(dim1=1, dim2=2).sum(dim=1)
     squared = sample.square().sum(dim=(1, 2))
-    off = (squared - d * scale**2).clamp_min(0)
-    chance = (centred.square().sum(dim=2).square().mean(dim=1) - squared) / n
-    amount = torch.where(off > 0, (chance / off).clamp(0, 1), 0.0)
+    fourth = centred.square().sum(dim=2).square().mean(dim=1)
+    amount, target = shrinkage(torch.full_like(trace, n), trace, squared, fourth, d)
     shrunk: Tensor = (1 - amount)[:, None, None] * sample
-    shrunk.diagonal(dim1=1, dim2=2).add_((amount * scale)[:, None])
+    shrunk.diagonal(dim1=1, dim2=2).add_((amount * target)[:, None])
     return shrunk
