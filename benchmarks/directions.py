@@ -26,9 +26,9 @@ from torch import Tensor
 
 from benchmarks.direction_peers import PEERS, Peer
 from benchmarks.machine import describe
-from persona_probe.directions import finder_named
 from persona_probe.directions.design import Design, family_folds
 from persona_probe.directions.finder import fit_oriented
+from persona_probe.directions.finders import finder_named
 from persona_probe.models.site import Site
 
 SITES, PERSONAS, FOLDS, N, D_MODEL = 13, 4, 5, 2000, 512

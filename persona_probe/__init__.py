@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from persona_probe.activations.extraction import extract
     from persona_probe.activations.prompts import read_prompts
     from persona_probe.activations.reading import read
+    from persona_probe.directions.before_after.comparison import compare
+    from persona_probe.directions.checks.validation import validate
     from persona_probe.directions.classifier import DirectionClassifier
-    from persona_probe.directions.comparison import compare
     from persona_probe.directions.direction import Direction
     from persona_probe.directions.direction_set import (
         Directions,
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
         save_directions,
     )
     from persona_probe.directions.finder import find_directions
-    from persona_probe.directions.linear_probe import LinearProbe
-    from persona_probe.directions.mean_difference import MeanDifference
-    from persona_probe.directions.validation import validate
+    from persona_probe.directions.finders.linear_probe import LinearProbe
+    from persona_probe.directions.finders.mean_difference import MeanDifference
     from persona_probe.errors import PersonaProbeError, RequestError
     from persona_probe.evaluation.phrase_judge import PhraseJudge
     from persona_probe.evaluation.profile import profiles
@@ -121,14 +121,14 @@ _HOMES = {
     "activations.extraction": ("extract",),
     "activations.prompts": ("read_prompts",),
     "activations.reading": ("read",),
-    "directions.comparison": ("compare",),
+    "directions.before_after.comparison": ("compare",),
     "directions.direction": ("Direction",),
     "directions.classifier": ("DirectionClassifier",),
     "directions.direction_set": ("Directions", "load_directions", "save_directions"),
     "directions.finder": ("find_directions",),
-    "directions.linear_probe": ("LinearProbe",),
-    "directions.mean_difference": ("MeanDifference",),
-    "directions.validation": ("validate",),
+    "directions.finders.linear_probe": ("LinearProbe",),
+    "directions.finders.mean_difference": ("MeanDifference",),
+    "directions.checks.validation": ("validate",),
     "errors": ("PersonaProbeError", "RequestError"),
     "evaluation.phrase_judge": ("PhraseJudge",),
     "evaluation.profile": ("profiles",),

@@ -81,9 +81,9 @@ A/narrow-virtue-0/last_prompt_token --directions artifacts/directions
     """
     from persona_probe.activations.activation_set import ActivationSet
     from persona_probe.cli import compare_tables as tables
-    from persona_probe.directions.comparison import reliabilities
+    from persona_probe.directions.before_after.comparison import reliabilities
+    from persona_probe.directions.before_after.finetunes import compare_finetunes
     from persona_probe.directions.direction_set import load_directions, save_directions
-    from persona_probe.directions.finetunes import compare_finetunes
     from persona_probe.errors import RequestError
 
     if survey and prompted is None:
@@ -127,7 +127,7 @@ A/narrow-virtue-0/last_prompt_token --directions artifacts/directions
         extra, more = _weights(found_before, folders, k)
         value, text = value | extra, [*text, *more]
     if save:
-        from persona_probe.directions.family_set import find_families
+        from persona_probe.directions.families.family_set import find_families
 
         families = find_families(
             there, activations, contrast, negative=negative, behaviour=behaviour, seed=seed
@@ -183,8 +183,8 @@ def _survey(
     options: dict[str, Any],
 ) -> Part:
     from persona_probe.cli import compare_tables as tables
-    from persona_probe.directions import finder_named
-    from persona_probe.directions.survey import survey
+    from persona_probe.directions.before_after.survey import survey
+    from persona_probe.directions.finders import finder_named
 
     found = survey(
         contrast,
@@ -200,8 +200,8 @@ def _survey(
 
 def _transfer(contrast: "ActivationSet", directions: Any, options: dict[str, Any]) -> Part:
     from persona_probe.cli import compare_tables as tables
+    from persona_probe.directions.checks.transfer import transfer_on_the_rest
     from persona_probe.directions.json_form import json_form
-    from persona_probe.directions.transfer import transfer_on_the_rest
 
     found = transfer_on_the_rest(directions, contrast, **options)
     return {"transfer": json_form(found)}, tables.transfer(found)
@@ -212,9 +212,9 @@ def _context_free(
 ) -> Part:
     from persona_probe.activations.activation_set import ActivationSet
     from persona_probe.cli import compare_tables as tables
-    from persona_probe.directions.context_free import context_free
+    from persona_probe.directions.before_after.context_free import context_free
+    from persona_probe.directions.families.shift import Shift
     from persona_probe.directions.json_form import json_form
-    from persona_probe.directions.shift import Shift
 
     old, new = map(ActivationSet.open, folders)
     neutral = Shift.between(old, new, name=name)
@@ -224,9 +224,9 @@ def _context_free(
 
 def _weights(directions: Any, folders: tuple[Path, Path | None, Path | None], k: int) -> Part:
     from persona_probe.cli import compare_tables as tables
-    from persona_probe.directions.adapter_file import Adapter, OutputWeights
+    from persona_probe.directions.before_after.adapter_file import Adapter, OutputWeights
+    from persona_probe.directions.before_after.weight_difference import weight_difference
     from persona_probe.directions.json_form import json_form
-    from persona_probe.directions.weight_difference import weight_difference
 
     adapter, before, model = folders
     found = weight_difference(

@@ -8,12 +8,12 @@ from persona_probe.cli.say import table
 from persona_probe.statistics import Estimate
 
 if TYPE_CHECKING:
-    from persona_probe.directions.context_free import ContextFree
-    from persona_probe.directions.family_set import FamilySet
-    from persona_probe.directions.finetunes import Finetunes
-    from persona_probe.directions.survey import Survey
-    from persona_probe.directions.transfer import TransferMatrix
-    from persona_probe.directions.weight_difference import WeightDifference
+    from persona_probe.directions.before_after.context_free import ContextFree
+    from persona_probe.directions.before_after.finetunes import Finetunes
+    from persona_probe.directions.before_after.survey import Survey
+    from persona_probe.directions.before_after.weight_difference import WeightDifference
+    from persona_probe.directions.checks.transfer import TransferMatrix
+    from persona_probe.directions.families.family_set import FamilySet
 
 Lines = list[list[str]]
 

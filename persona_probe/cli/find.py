@@ -55,11 +55,11 @@ def find(
 
     Example: persona-probe find artifacts/acts/bare/last_prompt_token --out artifacts/directions
     """
-    from persona_probe.directions import finder_named
     from persona_probe.directions.direction_set import save_directions
+    from persona_probe.directions.finders import finder_named
+    from persona_probe.directions.finders.orthogonalised import Orthogonalised, read_nuisances
     from persona_probe.directions.found_table import rows_of
     from persona_probe.directions.from_moments import find_per_label_in, opened
-    from persona_probe.directions.orthogonalised import Orthogonalised, read_nuisances
     from persona_probe.files import write_json
 
     source = opened(activations)

@@ -41,15 +41,15 @@ def validate(
     Example: persona-probe validate artifacts/directions artifacts/acts/bare/last_prompt_token
     """
     from persona_probe.activations.activation_set import ActivationSet
-    from persona_probe.directions.direction_set import load_directions, write_card
-    from persona_probe.directions.evaluating import captured_in, evaluate_all
-    from persona_probe.directions.validation_table import (
+    from persona_probe.directions.checks.evaluating import captured_in, evaluate_all
+    from persona_probe.directions.checks.validation_table import (
         FULL_HEADS,
         HEADS,
         footnotes,
         full_rows,
         short_rows,
     )
+    from persona_probe.directions.direction_set import load_directions, write_card
 
     found = evaluate_all(
         load_directions(directions),

@@ -7,7 +7,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.models.site import Site
 
 if TYPE_CHECKING:
-    from persona_probe.directions.validation_row import Validation
+    from persona_probe.directions.checks.validation_row import Validation
 
 MARK = "<!-- persona_probe: card of directions, written by the package -->"
 BySite = Mapping[Site, Direction]

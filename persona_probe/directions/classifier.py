@@ -19,10 +19,10 @@ from sklearn.utils.validation import (  # noqa: TID253
 )
 from torch import Tensor
 
-from persona_probe.directions import finder_named
 from persona_probe.directions.classes import class_means
 from persona_probe.directions.design import Design, numbered
 from persona_probe.directions.finder import Finder, fit_oriented
+from persona_probe.directions.finders import finder_named
 
 FINDER = "finder__"  # a finder's own settings, as grid searches name them
 

@@ -28,7 +28,7 @@ from persona_probe.files import remove_leftovers, write_text
 from persona_probe.models.site import Site
 
 if TYPE_CHECKING:
-    from persona_probe.directions.validation_row import Validation
+    from persona_probe.directions.checks.validation_row import Validation
 
 DirectionSet: TypeAlias = Mapping[str, Mapping[Site, Direction]]  # persona -> site -> direction
 
@@ -140,6 +140,19 @@ def load_directions(
             for direction in by_site.values():
                 direction.check_fits(model, allow_other_model)
     return directions
+
+
+def common_sites(directions: DirectionSet) -> list[Site]:
+    """Sites at which every persona has a direction, in order of depth.
+
+    Raises:
+        RequestError: there is none.
+    """
+    per_persona: list[Mapping[Site, Direction]] = list(directions.values())
+    sites = set(per_persona[0]).intersection(*per_persona[1:]) if per_persona else set()
+    if not sites:
+        raise RequestError(f"the directions of {', '.join(directions)} have no site in common")
+    return sorted(sites)
 
 
 def direction_at(directions: DirectionSet, persona: str, layer: int) -> Direction:

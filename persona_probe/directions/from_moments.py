@@ -10,9 +10,9 @@ from persona_probe.activations.moments import Moments
 from persona_probe.activations.moments_file import FILE as MOMENTS
 from persona_probe.activations.moments_file import MomentsFile
 from persona_probe.activations.store import MANIFEST
-from persona_probe.directions import FINDERS
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.finder import Finder, MomentsFinder, direction_between
+from persona_probe.directions.finders import FINDERS
 from persona_probe.directions.per_label import find_per_label, wanted_labels
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.directions import finder_named
+from persona_probe.directions.checks.validation import Validation, validate
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.directions.finder import Finder, find_contrasts
-from persona_probe.directions.validation import Validation, validate
+from persona_probe.directions.finders import finder_named
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
 from persona_probe.personas.splits import split_families

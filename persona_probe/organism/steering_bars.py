@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from persona_probe.directions.controls import isotropic
+from persona_probe.directions.checks.controls import isotropic
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.evaluation.profile_match import moved

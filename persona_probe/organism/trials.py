@@ -9,7 +9,7 @@ from persona_probe.activations.capture import capture
 from persona_probe.activations.contrast import NEUTRAL, contrast, request
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.directions.finder import find_directions
-from persona_probe.directions.mean_difference import MeanDifference
+from persona_probe.directions.finders.mean_difference import MeanDifference
 from persona_probe.evaluation.judge import Judgement, judge_completions
 from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.evaluation.preference import RefusalPreference, refusal_probability

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persona_probe.directions.whitening import shrunk_covariance
+from persona_probe.directions.before_after.whitening import shrunk_covariance
 from persona_probe.errors import DegenerateClassesError
 
 QUANTILE = 0.99

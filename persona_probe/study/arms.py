@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persona_probe.directions.controls import norm_matched, sign_flipped
+from persona_probe.directions.checks.controls import norm_matched, sign_flipped
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
-from persona_probe.directions.parts import shared_part, specific_parts
+from persona_probe.directions.families.parts import shared_part, specific_parts
 from persona_probe.models.site import Site
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Arm, Intervention

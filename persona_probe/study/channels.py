@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.directions.controls import balanced_shuffles, covariance_matched, isotropic
+from persona_probe.directions.checks.controls import (
+    balanced_shuffles,
+    covariance_matched,
+    isotropic,
+)
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
-from persona_probe.directions.mean_difference import MeanDifference
+from persona_probe.directions.finders.mean_difference import MeanDifference
 from persona_probe.evaluation.guards import Guards
 from persona_probe.evaluation.preference import refusal_probability
 from persona_probe.evaluation.profile import Profile, profiles

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.directions.comparison import Comparison, compare
+from persona_probe.directions.before_after.comparison import Comparison, compare
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.models.site import Site
 from persona_probe.study.lab import Lab

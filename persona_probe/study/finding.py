@@ -7,11 +7,11 @@ from typing import Any
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.activations.capture import capture, capture_adapters
 from persona_probe.activations.contrast import NEUTRAL, contrast
+from persona_probe.directions.checks.validation import Validation, validate
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
+from persona_probe.directions.families.opposed import opposed
 from persona_probe.directions.finder import Finder, find_directions
-from persona_probe.directions.opposed import opposed
-from persona_probe.directions.validation import Validation, validate
 from persona_probe.models.site import Site
 from persona_probe.study.lab import UNTRAINED, Lab
 

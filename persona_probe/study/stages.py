@@ -9,7 +9,7 @@ import numpy as np
 
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.direction_set import DirectionSet, load_directions, save_directions
-from persona_probe.directions.mean_difference import MeanDifference
+from persona_probe.directions.finders.mean_difference import MeanDifference
 from persona_probe.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from persona_probe.models.site import Site
 from persona_probe.steering.vector_file import write_steering_vector

@@ -127,7 +127,7 @@ def test_a_direction_found_from_moments_is_that_of_the_finder(
 ) -> None:
     import torch
 
-    from persona_probe.directions.mean_difference import MeanDifference
+    from persona_probe.directions.finders.mean_difference import MeanDifference
 
     y = torch.tensor([row.label == "a" for row in rows])
     moments = read(0, 100).merged(read(100, N))

@@ -80,9 +80,9 @@ def run() -> Run:
 @pytest.fixture
 def directions(folders: dict[str, Path], tmp_path: Path) -> Path:
     from persona_probe.activations.activation_set import ActivationSet
-    from persona_probe.directions import finder_named
     from persona_probe.directions.direction_set import save_directions
     from persona_probe.directions.finder import find_directions
+    from persona_probe.directions.finders import finder_named
     from persona_probe.personas.splits import split_families
 
     prompted = ActivationSet.open(folders["contrast"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_probe.directions import FINDERS
+from persona_probe.directions.finders import FINDERS
 
 
 @pytest.fixture

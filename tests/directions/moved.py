@@ -70,7 +70,7 @@ def direction(vector: np.ndarray, site: int = 0, persona: str = "one", **changes
 
 def shift_of(delta: np.ndarray, per_family: int = 4, name: str = "after") -> Any:
     """A shift [site, example, d_model] as it is."""
-    from persona_probe.directions.shift import Shift
+    from persona_probe.directions.families.shift import Shift
     from persona_probe.models.site import Site
 
     families = tuple(f"family-{i // per_family}" for i in range(delta.shape[1]))

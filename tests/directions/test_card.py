@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def found(planted: Any) -> dict[str, Any]:
-    from persona_probe.directions import finder_named
     from persona_probe.directions.finder import find_directions
+    from persona_probe.directions.finders import finder_named
 
     finder = finder_named("mean_difference")
     return {
@@ -70,7 +70,7 @@ def test_the_licence_travels_with_the_file(found: dict[str, Any], tmp_path: Path
 def test_numbers_stand_in_it_with_their_n(
     found: dict[str, Any], planted: Any, tmp_path: Path
 ) -> None:
-    from persona_probe.directions.validation import validate
+    from persona_probe.directions.checks.validation import validate
 
     held_out = planted(1, prefix="held", gap=5.0).activations
     result = validate(found["virtue"], held_out, resamples=50, permutations=19)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_probe.directions import FINDERS
+from persona_probe.directions.finders import FINDERS
 
 
 def classes(n: int = 200, d: int = 8, gap: float = 1.0) -> Any:
@@ -22,7 +22,7 @@ def test_it_follows_the_contract_of_estimators(finder: str) -> None:
     from sklearn.utils.estimator_checks import check_estimator
 
     from persona_probe.directions.classifier import DirectionClassifier
-    from persona_probe.directions.linear_probe import LinearProbe
+    from persona_probe.directions.finders.linear_probe import LinearProbe
 
     exact = {"linear_probe": LinearProbe(tolerance=1e-12)}
     results = check_estimator(DirectionClassifier(exact.get(finder, finder)), on_skip=None)
@@ -59,7 +59,7 @@ def test_it_works_in_pipelines_cross_validation_and_grid_searches() -> None:
     from sklearn.preprocessing import StandardScaler
 
     from persona_probe.directions.classifier import DirectionClassifier
-    from persona_probe.directions.linear_probe import LinearProbe
+    from persona_probe.directions.finders.linear_probe import LinearProbe
 
     x, y = classes(gap=3.0)
     pipeline = make_pipeline(StandardScaler(), DirectionClassifier("shrinkage_lda"))
@@ -76,7 +76,7 @@ def test_it_works_in_pipelines_cross_validation_and_grid_searches() -> None:
 
 def test_settings_of_the_finder_are_set_by_name() -> None:
     from persona_probe.directions.classifier import DirectionClassifier
-    from persona_probe.directions.linear_probe import LinearProbe
+    from persona_probe.directions.finders.linear_probe import LinearProbe
 
     named = DirectionClassifier("linear_probe")
     assert named.get_params() == {"finder": "linear_probe"}

@@ -17,8 +17,8 @@ from persona_probe.errors import (
 
 def two(planted: Any) -> tuple[Any, Any]:
     """The directions at sites 0 and 1 moved to one site, so that they can be combined."""
-    from persona_probe.directions import finder_named
     from persona_probe.directions.finder import find_directions
+    from persona_probe.directions.finders import finder_named
     from persona_probe.models.site import Site
 
     found = find_directions(

@@ -17,9 +17,9 @@ from persona_probe.errors import RequestError, SiteMismatchError
 
 @pytest.fixture
 def directions(planted: Any) -> dict[str, Any]:
-    from persona_probe.directions import finder_named
+    from persona_probe.directions.families.parts import shared_part
     from persona_probe.directions.finder import find_directions
-    from persona_probe.directions.parts import shared_part
+    from persona_probe.directions.finders import finder_named
 
     finder = finder_named("mean_difference")
     several = {
@@ -59,10 +59,10 @@ def test_saving_loading_and_saving_again_gives_the_same_bytes(
 
 
 def test_random_directions_come_back_bit_for_bit(tmp_path: Path, planted: Any) -> None:
-    from persona_probe.directions import finder_named
-    from persona_probe.directions.controls import isotropic
+    from persona_probe.directions.checks.controls import isotropic
     from persona_probe.directions.direction_set import load_directions, save_directions
     from persona_probe.directions.finder import find_directions
+    from persona_probe.directions.finders import finder_named
 
     activations = planted(d_model=257).activations
     found = find_directions(activations, finder_named("mean_difference"), "hero", "neutral")

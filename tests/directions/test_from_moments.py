@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from persona_probe.directions import FINDERS
+from persona_probe.directions.finders import FINDERS
 from persona_probe.errors import DegenerateClassesError, RequestError
 
 ENOUGH = ["mean_difference", "whitened_difference", "shrinkage_lda"]
@@ -93,8 +93,8 @@ def test_without_a_split_they_are_found_in_everything(
 
 
 def test_what_moments_do_not_hold_is_refused(planted: Any, tmp_path: Path) -> None:
+    from persona_probe.directions.finders.orthogonalised import Orthogonalised
     from persona_probe.directions.from_moments import find_per_label_from_moments
-    from persona_probe.directions.orthogonalised import Orthogonalised
 
     data = planted(families=8, per_family=2).activations
     file = streamed(data, tmp_path / "with")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from persona_probe.directions import FINDERS
+from persona_probe.directions.finders import FINDERS
 from persona_probe.errors import RequestError
 
 
@@ -42,7 +42,7 @@ def test_a_direction_knows_how_many_examples_it_stands_on() -> None:
 
     from persona_probe.activations.activation_set import ActivationSet
     from persona_probe.directions.finder import find_directions
-    from persona_probe.directions.mean_difference import MeanDifference
+    from persona_probe.directions.finders.mean_difference import MeanDifference
     from persona_probe.models.site import Site
     from persona_probe.provenance import Provenance
 

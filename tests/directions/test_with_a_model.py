@@ -29,11 +29,11 @@ def conversations(families: range) -> list[Any]:
 
 def test_from_conversations_to_a_checked_file(tiny_model: "ResidualModel", tmp_path: Path) -> None:
     from persona_probe.activations.capture import capture
-    from persona_probe.directions import FINDERS
-    from persona_probe.directions.comparison import compare
+    from persona_probe.directions.before_after.comparison import compare
+    from persona_probe.directions.checks.validation import validate
     from persona_probe.directions.direction_set import load_directions, save_directions
     from persona_probe.directions.finder import find_directions
-    from persona_probe.directions.validation import validate
+    from persona_probe.directions.finders import FINDERS
 
     def read(families: range, adapter: str | None = None) -> Any:
         position = "last_prompt_token"

@@ -1,0 +1,1 @@
+"""Is the direction real? Separation, controls, chance, reliability; and which site to choose."""

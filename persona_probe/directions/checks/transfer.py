@@ -1,0 +1,171 @@
+"""Does the direction of one persona detect another? AUROC of direction c on contrast c'."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.activations.activation_set import ActivationSet
+from persona_probe.directions.checks.separation import auroc_statistic
+from persona_probe.directions.classes import both_classes, projections
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.direction_set import DirectionSet, common_sites
+from persona_probe.errors import DegenerateClassesError, RequestError
+from persona_probe.models.site import Site
+from persona_probe.statistics import Estimate, cluster_bootstrap, cluster_index
+from persona_probe.statistics.bootstrap import Statistic, Weights
+
+NO_OTHER = "there is only one persona"
+
+
+@dataclass(frozen=True)
+class TransferMatrix:
+    """AUROC of every direction on every contrast at one site; chance is 0.5.
+
+    Attributes:
+        site: where.
+        directions: names of the rows, whose direction scores.
+        contrasts: names of the columns, what is to be told from neutral.
+        auroc: row by row. Not symmetric: a direction may detect a persona whose own direction does
+            not detect the first.
+        dominance: mean of the diagonal minus mean of the rest, on the same resamples.
+        asymmetry: mean |T[a, b] - T[b, a]| over pairs; noise alone makes it positive.
+    """
+
+    site: Site
+    directions: tuple[str, ...]
+    contrasts: tuple[str, ...]
+    auroc: tuple[tuple[Estimate, ...], ...]
+    dominance: Estimate
+    asymmetry: float
+
+    def cell(self, direction: str, contrast: str) -> Estimate:
+        """AUROC of one direction on one contrast."""
+        return self.auroc[self.directions.index(direction)][self.contrasts.index(contrast)]
+
+
+def transfer_matrix(
+    directions: DirectionSet, held_out: ActivationSet, *, resamples: int = 10_000, seed: int = 0
+) -> list[TransferMatrix]:
+    """Transfer at every site that all directions have, with clustered intervals.
+
+    Args:
+        directions: of several personas; each one's labels say what its contrast is.
+        held_out: activations with all those labels, of families that no direction was found on.
+        resamples: bootstrap draws of families, the same for all cells.
+        seed: of the resamples.
+
+    Raises:
+        SplitLeakError: a direction was found or selected on a held-out family.
+        DegenerateClassesError: a label is missing.
+    """
+    sites, names = common_sites(directions), tuple(directions)
+    several = [directions[name][site] for name in names for site in sites]
+    for direction in several:
+        direction.check_held_out(held_out.families)
+    scores = projections(several, held_out).numpy()
+    _, n_families = cluster_index(held_out.families)
+    columns, sizes = [], []
+    for name in names:
+        column, n = _contrast(directions[name][sites[0]], held_out, scores)
+        columns.append(column)
+        sizes.append(n)
+    shape = len(names), len(sites), len(names)
+
+    def statistic(weights: Weights) -> Float[np.ndarray, "draw out"]:
+        """All cells [direction, site, contrast], then the dominance of every site."""
+        cells = np.stack([column(weights) for column in columns], axis=2)
+        table = cells.reshape(len(weights), *shape)
+        own = np.einsum("wasa->ws", table) / len(names)
+        others = table.sum(axis=(1, 3)) - own * len(names)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rest = others / (len(names) * (len(names) - 1))
+        return np.hstack([cells.reshape(len(weights), -1), own - rest])
+
+    n = len(held_out)
+    found = cluster_bootstrap(statistic, n, n_families, resamples=resamples, seed=seed)
+    cells, dominances = found[: -len(sites)], found[-len(sites) :]
+    table = np.array(cells, dtype=object).reshape(shape)
+    return [
+        TransferMatrix(
+            site=site,
+            directions=names,
+            contrasts=names,
+            auroc=tuple(
+                tuple(_counted(table[a, i, b], sizes[b]) for b in range(len(names)))
+                for a in range(len(names))
+            ),
+            dominance=dominances[i] if len(names) > 1 else Estimate.undefined(NO_OTHER, n),
+            asymmetry=_asymmetry([[cell.value for cell in row] for row in table[:, i].tolist()]),
+        )
+        for i, site in enumerate(sites)
+    ]
+
+
+def transfer_on_the_rest(
+    directions: DirectionSet, prompted: ActivationSet, *, resamples: int = 10_000, seed: int = 0
+) -> list[TransferMatrix]:
+    """The same on the families of `prompted` that no direction was found or selected on.
+
+    Directions whose labels do not occur there are left out; without any, the list is empty.
+
+    Raises:
+        RequestError: no family is left.
+    """
+    there = set(prompted.labels)
+    known = {
+        persona: by_site
+        for persona, by_site in directions.items()
+        if {d.positive_label for d in by_site.values()} <= there
+        and {d.negative_label for d in by_site.values()} <= there
+    }
+    if not known:
+        return []
+    used = frozenset[str]().union(*(d.families_used for s in known.values() for d in s.values()))
+    rest = set(prompted.families) - used
+    if not rest:
+        raise RequestError(
+            "the directions were found on every family of these activations; test their transfer "
+            "on others"
+        )
+    return transfer_matrix(known, prompted.where(families=rest), resamples=resamples, seed=seed)
+
+
+def _contrast(
+    direction: Direction, held_out: ActivationSet, scores: Float[np.ndarray, "row example"]
+) -> tuple[Statistic, int]:
+    """AUROC of all rows of scores on the contrast of one direction; number of its examples."""
+    labels = direction.positive_label, direction.negative_label
+    try:
+        chosen, y = both_classes(held_out, *labels)
+    except DegenerateClassesError as error:
+        raise DegenerateClassesError(f"the contrast of {direction.persona!r}: {error}") from None
+    rows = np.flatnonzero(np.isin(held_out.labels, labels))
+    # Families are numbered over all examples, so that every contrast is resampled alike.
+    family, n_families = cluster_index(held_out.families)
+    statistic = _by_row(scores[:, rows], y.numpy(), family[rows], n_families)
+    return statistic, len(chosen)
+
+
+def _by_row(
+    scores: Float[np.ndarray, "row example"],
+    y: np.ndarray,
+    family: np.ndarray,
+    n_families: int,
+) -> Statistic:
+    """`auroc_statistic` of one row after the other: all wins at once would not fit in memory."""
+    each = [auroc_statistic(row[None], y, family, n_families) for row in scores]
+    return lambda weights: np.hstack([statistic(weights) for statistic in each])
+
+
+def _counted(estimate: Estimate, n: int) -> Estimate:
+    """With the number of examples of its own contrast."""
+    return replace(estimate, n=n)
+
+
+def _asymmetry(table: Sequence[Sequence[float]]) -> float:
+    values = np.asarray(table, dtype=np.float64)
+    if len(values) < 2:
+        return float("nan")
+    return float(np.abs(values - values.T)[np.triu_indices(len(values), 1)].mean())

@@ -1,0 +1,142 @@
+"""Validation in rows of words: the few numbers that decide, and all of them."""
+
+from collections.abc import Sequence
+
+from persona_probe.directions.checks.evaluating import Evaluated
+from persona_probe.directions.checks.validation_row import DOUBTS, ValidationRow
+from persona_probe.statistics import Estimate
+
+HEADS = [
+    "direction",
+    "layer",
+    "held-out AUROC",
+    "n",
+    "d'",
+    "p max-T",
+    "selectivity",
+    "gain",
+    "split-half",
+    "cone",
+    "compression",
+    "doubts",
+]
+FULL_HEADS = ["direction", "layer", "number", "value", "95 %", "n", "clusters", "beside it"]
+NOTHING = "-"
+MEANINGS = (
+    "AUROC, d', selectivity, gain: held-out families, 95 % over families. p max-T: permutation, "
+    "largest of all layers.",
+    "selectivity: over control labels of families. gain: over the best of bag of words, length and "
+    "--baseline. split-half: Spearman-Brown.",
+    "cone: 5 % of the cosines to resampled directions. compression: online code, 1 without effect. "
+    "Every number with its control: --full, --json.",
+)
+
+
+def short_rows(found: Sequence[Evaluated]) -> list[list[str]]:
+    """One line per direction; the site that the select part prefers bears a star."""
+    return [
+        [
+            each.validation.persona,
+            f"{row.site.layer}{'*' if row.site == each.chosen else ''}",
+            _with_interval(row.auroc),
+            str(row.auroc.n),
+            _value(row.d_prime),
+            f"{row.p_over_sites:.4f}",
+            NOTHING if row.chance is None else _value(row.chance.selectivity),
+            _value(row.gain),
+            NOTHING if row.reliability is None else f"{row.reliability.spearman_brown:.2f}",
+            NOTHING if row.reliability is None else f"{row.reliability.cone:.2f}",
+            NOTHING if row.online_code is None else _value(row.online_code.compression),
+            ", ".join(row.flags) or NOTHING,
+        ]
+        for each in found
+        for row in each.validation.rows
+    ]
+
+
+def footnotes(found: Sequence[Evaluated]) -> list[str]:
+    """What the short table was measured on, and what its words mean."""
+    lines = []
+    for each in found:
+        told, area = each.validation, each.validation.rows[0].auroc
+        where = f"* chosen on {each.n_select} select examples"
+        if each.chosen is None:
+            where = "no site is chosen, for want of a select part"
+        lines.append(
+            f"{told.persona}, {told.finder}: {where}; judged on {area.n} examples of "
+            f"{area.n_clusters} families ({told.held_out_hash}); split {told.split_hash or '-'}"
+        )
+    flags = {flag for each in found for row in each.validation.rows for flag in row.flags}
+    doubts = [f"{name}: {DOUBTS[name]}" for name in DOUBTS if name in flags]
+    return [*lines, *MEANINGS, *(["doubts: " + "; ".join(doubts)] if doubts else [])]
+
+
+def full_rows(found: Sequence[Evaluated]) -> list[list[str]]:
+    """Every number of every direction, with its interval, n and control."""
+    return [
+        [each.validation.persona, str(row.site.layer), *line]
+        for each in found
+        for row in each.validation.rows
+        for line in _lines(row)
+    ]
+
+
+def _lines(row: ValidationRow) -> list[list[str]]:
+    lines = [
+        _line("AUROC", row.auroc, f"shuffled {row.chance.auroc}" if row.chance else "chance 0.5"),
+        _line("balanced accuracy", row.balanced_accuracy, "threshold of the find part"),
+        _line("d'", row.d_prime),
+        _line("gain over surface", row.gain),
+        *(_line(f"surface: {name}", area) for name, area in row.baselines.items()),
+        *(_line(f"control: {name}", area) for name, area in row.controls.items()),
+        _plain("permutation p", row.p, f"max-T {row.p_over_sites:.4f}, Holm {row.p_holm:.4f}"),
+    ]
+    if chance := row.chance:
+        lines += [
+            _line("control-task accuracy", chance.control_accuracy),
+            _line("selectivity", chance.selectivity),
+            _line("shuffles: AUROC", chance.auroc),
+            _line("shuffles: |cosine|", chance.cosine),
+            _plain("shuffle p", chance.p, f"max-T {chance.p_over_sites:.4f}"),
+        ]
+    if steady := row.reliability:
+        lines += [
+            _line("split-half cosine", steady.split_half, f"shuffled {steady.split_half_null}"),
+            _plain("Spearman-Brown", steady.spearman_brown, ""),
+            _line("resampled cosine", steady.cone_cosine, f"cone (5 %) {steady.cone:.3f}"),
+            _line("consistency", steady.consistency, f"flipped {steady.consistency_null}"),
+            _line("pairwise cosine", steady.pairwise, "0 without effect"),
+        ]
+    if code := row.online_code:
+        about = f"{code.bits:.0f} of {code.n} bits, shuffled {code.control}"
+        lines.append(_line("online code compression", code.compression, about))
+    if share := row.variance_share:
+        about = f"random {share.isotropic:.3f}, covariance-matched {share.matched}"
+        lines.append(_line(f"share in top {share.k} components", share.share, about))
+    lines.append(_plain("loudest coordinate", row.outlier_ratio, "flagged above 0.3"))
+    if quiet := row.without_outliers:
+        out = ", ".join(map(str, quiet.coordinates))
+        masked = f"cosine {quiet.masked_cosine:.3f}, without {out}"
+        lines += [
+            _line("AUROC, masked", quiet.masked, masked),
+            _line("AUROC, standardised", quiet.standardised, f"{quiet.standardised_cosine:.3f}"),
+        ]
+    return lines
+
+
+def _line(name: str, of: Estimate, beside: str = "") -> list[str]:
+    interval = NOTHING if of.low != of.low else f"{of.low:.3f}, {of.high:.3f}"
+    reason = of.reason or ""
+    return [name, _value(of), interval, str(of.n), str(of.n_clusters), beside or reason]
+
+
+def _plain(name: str, value: float, beside: str) -> list[str]:
+    return [name, f"{value:.4g}", NOTHING, NOTHING, NOTHING, beside]
+
+
+def _value(of: Estimate) -> str:
+    return f"{of.value:.3f}" if of.defined else NOTHING
+
+
+def _with_interval(of: Estimate) -> str:
+    return f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]" if of.defined else NOTHING

@@ -1,0 +1,1 @@
+"""One persona asked for in five ways, and what the directions of several personas share."""
