@@ -46,7 +46,8 @@ def capture_shift(lab: Lab) -> dict[str, ActivationSet]:
         *lab.prompts("evaluate", "benign", N_BENIGN),
     ]
     study = lab.study
-    finetunes = [a for persona in study.personas for a in study.narrow(persona)]
+    scopes = [scope for persona in study.personas for scope in study.finetuned[persona].values()]
+    finetunes = [adapter for adapters in scopes for adapter in adapters]
     controls = [a for adapters in study.controls.values() for a in adapters]
     adapters = [study.helpful_only, *finetunes, *controls]
     found = capture_adapters(

@@ -4,7 +4,8 @@
     activations/     the residual stream before and after finetuning, pooled
     directions/      persona directions at every site; directions/steering/ the vectors in use
     validation.json  comparison.json  selection.json
-    replies.jsonl    every reply, judged
+    landscape.json   where every model lies along the directions and beside the others
+    replies.jsonl    every reply, judged; tokens.jsonl a few of them, projected token by token
     guards.json  refusal.json  dose.json  profile_scores.json
     arms.json  effects.json  profiles.json
     verdict.json     the ladder
@@ -22,6 +23,7 @@ from persona_probe.progress import note
 from persona_probe.provenance import file_hash, library_versions
 from persona_probe.study.concluding import conclude
 from persona_probe.study.lab import Lab
+from persona_probe.study.landscape import landscape_stage
 from persona_probe.study.plan import Study
 from persona_probe.study.stages import (
     compare_stage,
@@ -34,6 +36,7 @@ from persona_probe.study.stages import (
     select_stage,
     validate_stage,
 )
+from persona_probe.study.token_projections import tokens_stage
 
 PLAN = "study.json"
 IDENTITY = ("model_hash", "chat_template_hash", "adapter_hashes", "pack_hash", "study_hash")
@@ -46,7 +49,9 @@ STAGES: tuple[tuple[str, str, Stage], ...] = (
     ("validate them on held-out families", "validation.json", validate_stage),
     ("compare before with after", "comparison.json", compare_stage),
     ("select site and strength", "selection.json", select_stage),
+    ("place every model in activation space", "landscape.json", landscape_stage),
     ("generate and judge replies", "replies.jsonl", replies_stage),
+    ("project a few replies token by token", "tokens.jsonl", tokens_stage),
     ("measure what steering costs", "guards.json", guards_stage),
     ("measure refusal probabilities", "refusal.json", refusal_stage),
     ("measure persona profiles", "profile_scores.json", profiles_stage),
