@@ -16,18 +16,18 @@ from torch import Tensor
 
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.activations.contrast import NEUTRAL
+from persona_probe.directions.checks.relabelling import balanced_relabellings
 from persona_probe.directions.classes import site_first
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet, load_directions
-from persona_probe.directions.products import (
+from persona_probe.directions.families.products import (
     NO_LENGTH,
     cosine_between,
     cosine_with,
     gram,
     jackknifed,
 )
-from persona_probe.directions.relabelling import balanced_relabellings
-from persona_probe.directions.shift import Shift
+from persona_probe.directions.families.shift import Shift
 from persona_probe.files import write_json
 from persona_probe.models.site import Site
 from persona_probe.statistics import Estimate, cluster_index, mean_interval
@@ -123,8 +123,8 @@ class Landscape:
             for label in (NEUTRAL, persona):
                 side = self.contrast.where(labels=(label,))
                 kind = "neutral" if label == NEUTRAL else "system_prompt"
-                about = {"contrast": "prompt_in_H", "arm": label, "arm_kind": kind}
-                about |= {"direction": persona, "persona": None if label == NEUTRAL else persona}
+                about: Row = {"direction": persona, "contrast": "prompt_in_H", "arm": label}
+                about |= {"arm_kind": kind, "persona": None if label == NEUTRAL else persona}
                 rows.append(about | self._distribution(direction, side, None))
             before = self.shift["before"]
             about = {"direction": persona, "contrast": "model_diff"}
@@ -247,7 +247,8 @@ class Landscape:
             torch.ones(len(delta), dtype=torch.bool), family, together, FLIPS, rng
         )
         signs = (2.0 * positive - 1) * weights
-        return signs @ delta / weights.sum(dim=1, keepdim=True)
+        flipped: Tensor = signs @ delta / weights.sum(dim=1, keepdim=True)
+        return flipped
 
     def _pair(
         self,
