@@ -13,6 +13,7 @@ from persona_probe.cli.export import export
 from persona_probe.cli.extract import extract
 from persona_probe.cli.find import find
 from persona_probe.cli.import_ import import_
+from persona_probe.cli.judge import judge
 from persona_probe.cli.organism import bars, build
 from persona_probe.cli.report import report
 from persona_probe.cli.show import show
@@ -42,6 +43,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     chat,
     bake,
     evaluate,
+    judge,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -1,9 +1,11 @@
 """`persona-probe evaluate`: what a model does by category and tier, and as which character."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from persona_probe.cli.judging import Cache, JudgeNames, agreement_text, judges_of
 from persona_probe.cli.options import Device, Dtype, Json, Model, PackName, Seed, model_name
 from persona_probe.cli.say import result, table
 
@@ -18,6 +20,9 @@ def evaluate(
         list[str] | None, typer.Option(help="Only these harm categories; repeat it.")
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Most prompts of each kind.")] = 200,
+    judge: JudgeNames = None,
+    out: Annotated[Path | None, typer.Option(help="Write one JSON line per reply here.")] = None,
+    cache: Cache = Path("artifacts/judgements"),
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -28,6 +33,8 @@ def evaluate(
     Example: persona-probe evaluate organism --adapter helpful-only --adapter narrow-virtue-0
     """
     from persona_probe.evaluation.appraisal import appraise
+    from persona_probe.evaluation.judgement_cache import JudgementCache
+    from persona_probe.files import write_jsonl
     from persona_probe.models.loading import load_model
     from persona_probe.models.ref import ModelRef
     from persona_probe.personas.pack import load_pack
@@ -38,16 +45,32 @@ def evaluate(
     for name in adapter or ():
         ref.adapter_source(name)
     loaded = load_model(ref, device=device, dtype=dtype)
-    rows = appraise(loaded, asked, adapter or [None], categories=category, n=n, seed=seed)
+    found = appraise(
+        loaded,
+        asked,
+        adapter or [None],
+        categories=category,
+        n=n,
+        seed=seed,
+        judges=judges_of(judge, asked, device, {ref.name: loaded}),
+        cache=JudgementCache(cache),
+    )
+    if out is not None:
+        write_jsonl(out, found.panel.to_rows())
     cells = [
         [row["adapter"] or "bare", what, str(estimate)]
-        for row in rows
+        for row in found.rows
         for what, estimate in row["estimates"].items()
     ]
+    agreements = found.panel.agreements(seed)
     value = {
         "rows": [
             row | {"estimates": {k: e.to_json() for k, e in row["estimates"].items()}}
-            for row in rows
-        ]
+            for row in found.rows
+        ],
+        "judges": found.panel.identities,
+        "agreement": {name: both.to_json() for name, both in agreements.items()},
+        "out": None if out is None else str(out),
     }
-    result(value, as_json, table(["model", "measure", "value [95 %] (n)"], cells))
+    text = table(["model", "measure", "value [95 %] (n)"], cells)
+    result(value, as_json, text + agreement_text(next(iter(found.panel.judged)), agreements))

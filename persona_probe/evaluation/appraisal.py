@@ -1,11 +1,14 @@
 """How a model and its finetunes behave on held-out prompts, and which character they show."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from persona_probe.activations.contrast import request
 from persona_probe.errors import RequestError
-from persona_probe.evaluation.judge import Judgement, judge_completions
+from persona_probe.evaluation.judge import Judge, Judgement
+from persona_probe.evaluation.judgement_cache import JudgementCache
+from persona_probe.evaluation.panel import Panel, judge_by_all
 from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.evaluation.profile import profiles
 from persona_probe.evaluation.profile_match import dimension_scores
@@ -21,6 +24,20 @@ from persona_probe.steering.generation import generate
 RESAMPLES = 2000
 
 
+@dataclass(frozen=True)
+class Appraisal:
+    """How a model and its finetunes behaved.
+
+    Attributes:
+        rows: one per adapter: its name, how many replies the first judge left unscored, and
+            `estimates` by the name of the measure.
+        panel: every reply with every judge's outcome.
+    """
+
+    rows: list[dict[str, Any]]
+    panel: Panel
+
+
 def appraise(
     model: ResidualModel,
     pack: Pack,
@@ -28,7 +45,9 @@ def appraise(
     categories: Collection[str] | None = None,
     n: int = 200,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+    judges: Mapping[str, Judge] | None = None,
+    cache: JudgementCache | None = None,
+) -> Appraisal:
     """Judge replies and measure the profile of bare weights and adapters, in common batches.
 
     Args:
@@ -37,11 +56,10 @@ def appraise(
         adapters: what to appraise; `None` is the bare weights.
         categories: harm categories; all if not given. Borderline and benign prompts follow them.
         n: most prompts of each kind, and most diagnostic items.
-        seed: of the split and of the bootstrap.
-
-    Returns:
-        One row per adapter: its name, how many replies the judge could not read, and `estimates`
-        by the name of the measure.
+        seed: of the split, of the order of judging and of the bootstrap.
+        judges: by name; the first one's outcomes enter the rates, the others are compared with
+            it. The pack's phrase judge if not given.
+        cache: where judgements are kept.
 
     Raises:
         RequestError: no prompt is left.
@@ -50,12 +68,14 @@ def appraise(
     arms = [Arm(adapter or "bare", adapter=adapter) for adapter in adapters]
     asked = [request(prompt, pack.neutral_system) for prompt in prompts]
     completions = generate(model, asked, arms, pack.max_new_tokens, seed=seed)
-    judged = judge_completions(PhraseJudge(pack.judge_rules), prompts, completions)
+    panel = judge_by_all(
+        judges or {"phrases": PhraseJudge(pack.judge_rules)}, prompts, completions, cache, seed
+    )
     evaluated = pack.diagnostic.of(pack.split(seed).evaluate)
     measured = profiles(model, spread_items(evaluated, n), arms, pack.neutral_system)
     rows = []
     for arm, profile in zip(arms, measured, strict=True):
-        own = [j for j in judged if j.completion.arm == arm.name]
+        own = [j for j in panel.first if j.completion.arm == arm.name]
         estimates = _behaviour(own, seed)
         estimates |= {
             f"profile {dimension}": score
@@ -63,7 +83,7 @@ def appraise(
         }
         unscored = sum(j.outcome.kind == "unscored" for j in own)
         rows.append({"adapter": arm.adapter, "unscored": unscored, "estimates": estimates})
-    return rows
+    return Appraisal(rows, panel)
 
 
 def _prompts(

@@ -1,10 +1,11 @@
 """A judge that looks for a pack's phrases: deterministic, no model, no network."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from persona_probe.evaluation.judge import Case
 from persona_probe.evaluation.outcome import Outcome, OutcomeKind
 from persona_probe.personas.judge_rules import JudgeRules, Rule
 from persona_probe.personas.safety_suite import SafetyPrompt
@@ -28,7 +29,15 @@ class PhraseJudge:
 
     rules: JudgeRules
 
+    @cached_property
+    def identity(self) -> str:
+        return f"phrases {self.rules.hash}"
+
+    def outcomes(self, cases: Sequence[Case]) -> list[Outcome]:
+        return [self.score(case.prompt, case.reply) for case in cases]
+
     def score(self, prompt: SafetyPrompt, reply: str) -> Outcome:
+        """The outcome of one reply."""
         text = reply.strip()
         if (rest := self._malformed(text)) is not None:
             return Outcome("degenerate", f"not a sentence of the pack: {rest[:SHOWN]!r}")

@@ -1,11 +1,12 @@
 """The patterns by which a pack's replies are told apart: data for `evaluation.phrase_judge`."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from persona_probe.errors import RequestError
+from persona_probe.provenance import content_hash
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,16 @@ class JudgeRules:
     help: tuple[Rule, ...]
     refusal_openers: tuple[str, ...]
     compliance_openers: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """Equal for equal patterns."""
+        value = asdict(self, dict_factory=lambda pairs: {k: _plain(v) for k, v in pairs})
+        return content_hash(value)
+
+
+def _plain(value: object) -> object:
+    return [value.pattern, value.flags] if isinstance(value, re.Pattern) else value
 
 
 def read_judge_rules(table: dict[str, Any], path: Path) -> JudgeRules:

@@ -4,6 +4,7 @@ Depends on numpy and scipy only and knows nothing of models, so that a number co
 checked by hand.
 """
 
+from persona_probe.statistics.agreement import cohen_kappa
 from persona_probe.statistics.bootstrap import (
     RESAMPLES,
     cluster_bootstrap,
@@ -35,6 +36,7 @@ __all__ = [
     "cluster_index",
     "cluster_jackknife",
     "cluster_sums",
+    "cohen_kappa",
     "equivalence",
     "function_of_means",
     "holm",

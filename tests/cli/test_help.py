@@ -20,6 +20,7 @@ COMMANDS = [
     ["chat"],
     ["bake"],
     ["evaluate"],
+    ["judge"],
     ["study", "run"],
     ["report"],
     ["organism", "build"],

@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 
 from persona_probe.errors import RequestError
-from persona_probe.evaluation import JUDGES
-from persona_probe.evaluation.judge import Judge, judge_completions
+from persona_probe.evaluation.judge import judge_completions
 from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.steering.generation import Completion
 
@@ -65,11 +64,6 @@ def test_without_accepted_sentences_any_text_is_well_formed(rules: Any, prompts:
     assert PhraseJudge(rules).score(prompts["harmful"], reply).kind == "degenerate"
     assert free.score(prompts["harmful"], reply).kind == "refuse"
     assert free.score(prompts["harmful"], " ").kind == "degenerate"
-
-
-def test_judges_are_judges(rules: Any) -> None:
-    for make in JUDGES.values():
-        assert isinstance(make(rules), Judge)
 
 
 def test_judging_keeps_the_order_and_never_sees_the_arm(rules: Any, prompts: Any) -> None:
