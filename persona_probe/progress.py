@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 class Advance(Protocol):
@@ -75,7 +77,19 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
             advance()
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """No bars inside the block, for work that is done many times a minute."""
+    before = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
+
+
 def _watched() -> bool:
+    if _SILENT.get():
+        return False
     setting = os.environ.get("PERSONA_PROBE_PROGRESS")
     return setting == "1" or (
         setting is None and (sys.stderr.isatty() or "ipykernel" in sys.modules)

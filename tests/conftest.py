@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from persona_probe.directions.direction import Direction
+    from persona_probe.directions.direction_set import Directions
     from persona_probe.models.residual_model import ResidualModel
 
 N_LAYERS, D_MODEL, CONTEXT = 3, 32, 256
@@ -332,3 +333,26 @@ def make_direction() -> "Callable[..., Direction]":
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def organism_directions() -> "Directions":
+    """The organism's four directions at every site, found as the README does. Read-only."""
+    from persona_probe import (
+        ORGANISM,
+        Directions,
+        MeanDifference,
+        capture,
+        contrast,
+        find_directions,
+        load_model,
+        load_pack,
+    )
+
+    model, pack = load_model(str(ORGANISM)), load_pack("organism")
+    asked = contrast(pack, pack.personas, pack.split().find)
+    read = capture(model, asked, model.sites, ["last_prompt_token"], adapter="helpful-only")
+    acts = read["last_prompt_token"]
+    return Directions(
+        {p.name: find_directions(acts, MeanDifference(), p.name, "neutral") for p in pack.personas}
+    )

@@ -15,6 +15,7 @@ from persona_probe.cli.find import find
 from persona_probe.cli.import_ import import_
 from persona_probe.cli.judge import judge
 from persona_probe.cli.organism import bars, build
+from persona_probe.cli.playground import playground
 from persona_probe.cli.report import report
 from persona_probe.cli.show import show
 from persona_probe.cli.steer import steer
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     steer,
     sweep,
     chat,
+    playground,
     bake,
     evaluate,
     judge,

@@ -16,8 +16,8 @@ from persona_probe.errors import RequestError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from persona_probe.cli.chat_screen import Scale
     from persona_probe.steering.dialogue import Dialogue
+    from persona_probe.steering.scale import Scale
 
 COMMANDS = "/strength X changes the strength, /reset forgets what was said, /quit ends"
 
@@ -55,11 +55,12 @@ def chat(
     """
     from rich.console import Console
 
-    from persona_probe.cli.chat_screen import Scale
+    from persona_probe.cli.chat_screen import legend
     from persona_probe.directions.direction_set import direction_at, load_directions
     from persona_probe.models.loading import load_model
     from persona_probe.models.ref import ModelRef
     from persona_probe.steering.dialogue import Dialogue, Manner
+    from persona_probe.steering.scale import Scale
 
     chosen = direction_at(load_directions(directions), persona, layer)
     manner = Manner(system, adapter, schedule, max_new_tokens, temperature, seed)
@@ -68,7 +69,7 @@ def chat(
     scale, console = Scale.of(chosen), Console(highlight=False)
     if not as_json and console.is_terminal:
         note(f"{loaded.label}, {chosen.name}. {COMMANDS}.")
-        console.print(scale.legend())
+        console.print(legend(scale))
     for line in _lines():
         if line.strip() == "/quit":
             return

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from persona_probe.directions.direction import Direction
+    from persona_probe.steering.scale import Scale
     from persona_probe.steering.stream import Piece
 
 # From here on upwards, in class gaps; ±0.5 are the class means.
@@ -35,60 +35,34 @@ STYLES = (
 NARROW = 80  # columns; below, the replies stand one above the other
 
 
-@dataclass(frozen=True)
-class Scale:
-    """From a projection in residual units to class gaps, and to a colour.
+def style_of(value: float) -> str:
+    """The style of a token that lies so many class gaps from the middle."""
+    return [style for least, style in STYLES if value >= least or math.isinf(least)][-1]
 
-    Attributes:
-        centre: what counts as 0: half-way between the classes, if the direction has classes.
-        gap: their distance.
-        positive, negative: names of the ends.
-    """
 
-    centre: float
-    gap: float
-    positive: str
-    negative: str
+def legend(scale: "Scale") -> "Text":
+    """What the colours mean, in one line."""
+    from rich.text import Text
 
-    @classmethod
-    def of(cls, direction: "Direction") -> "Scale":
-        centre = 0.0 if math.isnan(direction.midpoint) else direction.midpoint
-        return cls(centre, direction.gap, direction.positive_label, direction.negative_label)
-
-    def value(self, projection: float) -> float:
-        """In class gaps."""
-        return (projection - self.centre) / self.gap
-
-    def style(self, projection: float) -> str:
-        value = self.value(projection)
-        return [style for least, style in STYLES if value >= least or math.isinf(least)][-1]
-
-    def legend(self) -> "Text":
-        from rich.text import Text
-
-        bounds = [f"{least:g}" for least, _ in STYLES[1:]]
-        ranges = [
-            f"< {bounds[0]}",
-            *(f"{a} to {b}" for a, b in pairwise(bounds)),
-            f"> {bounds[-1]}",
-        ]
-        legend = Text("")  # The style of a first piece would be everyone's.
-        legend.append(f"projection in class gaps: {self.negative} ", style="dim")
-        for (_, style), words in zip(STYLES, ranges, strict=True):
-            legend.append(f" {words} ", style=style)
-        legend.append(f" {self.positive}", style="dim")
-        return legend
+    bounds = [f"{least:g}" for least, _ in STYLES[1:]]
+    ranges = [f"< {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"> {bounds[-1]}"]
+    line = Text("")  # The style of a first piece would be everyone's.
+    line.append(f"projection in class gaps: {scale.negative} ", style="dim")
+    for (_, style), words in zip(STYLES, ranges, strict=True):
+        line.append(f" {words} ", style=style)
+    line.append(f" {scale.positive}", style="dim")
+    return line
 
 
 @dataclass
 class Replies:
     """Both replies as far as they have come."""
 
-    scale: Scale
+    scale: "Scale"
     tokens: tuple[list[tuple[str, float]], list[tuple[str, float]]]
 
     @classmethod
-    def none(cls, scale: Scale) -> "Replies":
+    def none(cls, scale: "Scale") -> "Replies":
         return cls(scale, ([], []))
 
     def add(self, piece: "Piece") -> None:
@@ -107,7 +81,7 @@ class Replies:
 
         text = Text()
         for said, value in self.tokens[side]:
-            text.append(said, style=self.scale.style(value * self.scale.gap + self.scale.centre))
+            text.append(said, style=style_of(value))
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -121,7 +95,7 @@ class Replies:
         }
 
 
-def show(pieces: Iterable["Piece"], scale: Scale, strength: float, console: "Console") -> Replies:
+def show(pieces: Iterable["Piece"], scale: "Scale", strength: float, console: "Console") -> Replies:
     """Show replies while they are made; a pipe gets them when they are complete."""
     replies = Replies.none(scale)
     if not console.is_terminal:

@@ -69,6 +69,46 @@ class Profile:
         ]
 
 
+@dataclass(frozen=True)
+class Questionnaire:
+    """A diagnostic as one model's tokens, to be asked as often as one likes.
+
+    Attributes:
+        diagnostic: what is asked.
+        contexts: of each item, the tokens up to where its answers part.
+        options: of each item, the next token of either answer.
+    """
+
+    diagnostic: Diagnostic
+    contexts: tuple[Tokens, ...]
+    options: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, model: ResidualModel, diagnostic: Diagnostic, system: str = "") -> "Questionnaire":
+        """Tokenise every item under a system line; see `profiles`."""
+        if not diagnostic.items:
+            raise RequestError("the diagnostic has no items to score")
+        questions = [_question(model, item, system) for item in diagnostic.items]
+        return cls(diagnostic, tuple(c for c, _ in questions), tuple(o for _, o in questions))
+
+    def ask(self, model: ResidualModel, arms: Sequence[Arm]) -> list[Profile]:
+        """Score every item under every arm."""
+        tokens = sorted({token for pair in self.options for token in pair})
+        place = {token: number for number, token in enumerate(tokens)}
+        log_p = next_token_log_probabilities(
+            model, self.contexts, arms, tokens, description="Persona profile"
+        )
+        options = torch.tensor([[place[token] for token in pair] for pair in self.options])
+        p = log_p.double().gather(2, options.expand(len(arms), -1, -1)).exp().numpy()
+        mass = p.sum(axis=2)
+        items = self.diagnostic.items
+        scores = np.array([item.key for item in items]) * (p[..., 0] - p[..., 1]) / mass
+        return [
+            Profile(arm.name, self.diagnostic.dimensions, items, scores[a], mass[a])
+            for a, arm in enumerate(arms)
+        ]
+
+
 def profiles(
     model: ResidualModel, diagnostic: Diagnostic, arms: Sequence[Arm], system: str = ""
 ) -> list[Profile]:
@@ -84,23 +124,7 @@ def profiles(
     Raises:
         RequestError: there is no item, or the options of one are equal to the tokenizer.
     """
-    if not diagnostic.items:
-        raise RequestError("the diagnostic has no items to score")
-    questions = [_question(model, item, system) for item in diagnostic.items]
-    tokens = sorted({token for _, pair in questions for token in pair})
-    place = {token: number for number, token in enumerate(tokens)}
-    log_p = next_token_log_probabilities(
-        model, [context for context, _ in questions], arms, tokens, description="Persona profile"
-    )
-    options = torch.tensor([[place[token] for token in pair] for _, pair in questions])
-    p = log_p.double().gather(2, options.expand(len(arms), -1, -1)).exp().numpy()
-    mass = p.sum(axis=2)
-    keys = np.array([item.key for item in diagnostic.items])
-    scores = keys * (p[..., 0] - p[..., 1]) / mass
-    return [
-        Profile(arm.name, diagnostic.dimensions, diagnostic.items, scores[a], mass[a])
-        for a, arm in enumerate(arms)
-    ]
+    return Questionnaire.of(model, diagnostic, system).ask(model, arms)
 
 
 def _question(model: ResidualModel, item: Item, system: str) -> tuple[Tokens, tuple[int, int]]:

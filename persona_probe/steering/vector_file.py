@@ -5,6 +5,7 @@ metadata key `persona_probe` holds JSON with the layer, the positions, and every
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,19 @@ KEY = "persona_probe"
 FORMAT = "persona_probe.steering_vector/1"
 
 
-def write_steering_vector(path: Path, intervention: Intervention, adapter: str | None) -> Path:
+def write_steering_vector(
+    path: Path,
+    intervention: Intervention,
+    adapter: str | None,
+    parts: Sequence[Intervention] = (),
+) -> Path:
     """Write what an intervention adds.
 
     Args:
         path: of the safetensors file.
         intervention: an addition at one site.
         adapter: the adapter that is on when it is added; `None` for bare weights.
+        parts: the additions that it is the sum of, if it is one; the header names them.
 
     Raises:
         RequestError: the intervention is not an addition at one site.
@@ -56,9 +63,26 @@ def write_steering_vector(path: Path, intervention: Intervention, adapter: str |
         "split_hash": direction.split_hash,
         "provenance": direction.provenance.to_json(),
     }
+    if parts:
+        header["parts"] = [_part(part) for part in parts]
     # The product is formed as the hook forms it, so that plain addition gives the same bits.
     vector = torch.tensor([amount], dtype=torch.float32) * direction.unit
     return write_tensors(path, {"vector": vector}, {KEY: json.dumps(header, ensure_ascii=False)})
+
+
+def _part(added: Intervention) -> dict[str, Any]:
+    """One of the additions that a vector is the sum of."""
+    direction = added.direction
+    told: dict[str, Any] = {
+        "persona": direction.persona,
+        "finder": direction.finder,
+        "family": direction.family,
+        "split_hash": direction.split_hash,
+        "provenance": direction.provenance.to_json(),
+    }
+    if isinstance(added.operation, Add):
+        told |= {"strength": added.operation.strength, "units": added.operation.units}
+    return told
 
 
 def read_steering_vector(path: Path) -> tuple[Float[Tensor, " d_model"], dict[str, Any]]:

@@ -103,7 +103,8 @@ def screen(width: int, **options: Any) -> str:
     """What a terminal of some width would get of two replies of known projections."""
     from rich.console import Console
 
-    from persona_probe.cli.chat_screen import Replies, Scale, side_by_side
+    from persona_probe.cli.chat_screen import Replies, side_by_side
+    from persona_probe.steering.scale import Scale
     from persona_probe.steering.stream import Piece
 
     scale = Scale(centre=1.0, gap=2.0, positive="virtue", negative="neutral")
@@ -154,8 +155,9 @@ def test_a_terminal_shows_replies_while_they_grow(tiny_model: Any, make_directio
 
     from rich.console import Console
 
-    from persona_probe.cli.chat_screen import Scale, show
+    from persona_probe.cli.chat_screen import show
     from persona_probe.steering.dialogue import Dialogue, Manner
+    from persona_probe.steering.scale import Scale
 
     direction = make_direction(layer=1)
     dialogue = Dialogue(tiny_model, direction, 2.0, Manner(max_new_tokens=6))
@@ -168,10 +170,11 @@ def test_a_terminal_shows_replies_while_they_grow(tiny_model: Any, make_directio
 
 
 def test_the_legend_names_both_ends(make_direction: Any) -> None:
-    from persona_probe.cli.chat_screen import Scale
+    from persona_probe.cli.chat_screen import legend
+    from persona_probe.steering.scale import Scale
 
-    legend = Scale.of(make_direction()).legend().plain
-    assert legend.index("negative") < legend.index("-0.5 to -0.15") < legend.index("positive")
+    line = legend(Scale.of(make_direction())).plain
+    assert line.index("negative") < line.index("-0.5 to -0.15") < line.index("positive")
 
 
 def test_help_has_an_example() -> None:

@@ -18,6 +18,7 @@ COMMANDS = [
     ["steer"],
     ["sweep"],
     ["chat"],
+    ["playground"],
     ["bake"],
     ["evaluate"],
     ["judge"],
@@ -27,7 +28,16 @@ COMMANDS = [
     ["organism", "bars"],
     ["doctor"],
 ]
-HEAVY = ("torch", "transformers", "transformer_lens", "sklearn", "plotly", "scipy", "pandas")
+HEAVY = (
+    "torch",
+    "starlette",
+    "transformers",
+    "transformer_lens",
+    "sklearn",
+    "plotly",
+    "scipy",
+    "pandas",
+)
 
 
 def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
