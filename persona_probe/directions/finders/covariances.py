@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 STEPS = 100  # of conjugate gradients; a single draw needs one
-REDUCTION = 1e-4  # of the error by conjugate gradients in float32
+REDUCTION = 1e-6  # of the error by conjugate gradients in float32
 CORRECTIONS = 20  # in float64
-PRECISION = 1e-7  # of the result, in the metric of the mean covariance
+PRECISION = 1e-5  # of the result, in the metric of the mean covariance; float32 reaches 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,10 @@ class Near:
     def divided(self, v: Float[Tensor, "site draw d"]) -> Float[Tensor, "site draw d"]:
         """`matrix` being a Cholesky factor: by what it is a factor of."""
         grouped = v[:, self.group].transpose(2, 3).to(self.matrix)
-        found = torch.cholesky_solve(grouped, self.matrix).transpose(2, 3).flatten(1, 2)
+        # cholesky_solve would copy the factor every time.
+        half = torch.linalg.solve_triangular(self.matrix, grouped, upper=False)
+        whole = torch.linalg.solve_triangular(self.matrix.mT, half, upper=True)
+        found = whole.transpose(2, 3).flatten(1, 2)
         return torch.empty_like(v).index_copy_(1, self.group.flatten(), found.to(v))
 
 
@@ -56,8 +59,8 @@ class Covariances:
     ) -> Float[Tensor, "site group d d"]:
         """Mean covariance of each group of draws, given how to compute X' diag(weights) X."""
         found = product(self.weights[:, groups].mean(dim=2))
-        means = self.means[:, groups].flatten(2, 3).to(found)
-        found -= means.transpose(2, 3) @ means / groups.shape[1]
+        means = self.means[:, groups].flatten(2, 3).to(found).flatten(0, 1)
+        found.flatten(0, 1).baddbmm_(means.mT, means, alpha=-1 / groups.shape[1])
         ridge = self.ridge[:, groups].mean(dim=2, keepdim=True)
         found.diagonal(dim1=2, dim2=3).add_(ridge)
         return found
@@ -77,33 +80,37 @@ class Covariances:
         factor = _cholesky(near.matrix, unit)
         if factor is None:
             return None
-        even = replace(
-            self,
-            x=self.x * unit,
-            means=self.means * unit[:, None],
-            ridge=self.ridge[..., None] * unit.square(),
-        )
-        found = even._corrected(vector * unit, replace(near, matrix=factor))
-        return None if found is None else found * unit
+        return self._corrected(vector, unit, replace(near, matrix=factor))
 
     def _corrected(
-        self, vector: Float[Tensor, "site draw d"], near: Near
+        self,
+        vector: Float[Tensor, "site draw d"],
+        unit: Float[Tensor, "site 1 d"],
+        near: Near,
     ) -> Float[Tensor, "site draw d"] | None:
-        single = Covariances(
-            self.x.float(), self.weights.float(), self.means.float(), self.ridge.float()
-        )
-        solution, residual = torch.zeros_like(vector), vector
-        size = (vector * near.divided(vector)).sum(-1, keepdim=True)
+        """In units of `unit`, of which `near` holds the Cholesky factors."""
+        single = self._in_units(unit)
+        solution, residual = torch.zeros_like(vector), vector * unit
+        size = (residual * near.divided(residual)).sum(-1, keepdim=True)
         enough = PRECISION**2 * size
         for _ in range(CORRECTIONS):
             scale: Tensor = size.sqrt().clamp_min(1e-300)
             change = single._descended((residual / scale).float(), near)
-            solution = solution + scale * change.double()
-            residual = vector - self.times(solution)
+            solution = solution + scale * change.double() * unit
+            residual = (vector - self.times(solution)) * unit
             size = (residual * near.divided(residual)).sum(-1, keepdim=True)
             if (size <= enough).all():
                 return solution
         return None
+
+    def _in_units(self, unit: Float[Tensor, "site 1 d"]) -> "Covariances":
+        """The same in float32, of coordinates that are multiplied by `unit`."""
+        return Covariances(
+            self.x.float().mul_(unit.float()),
+            self.weights.float(),
+            (self.means * unit[:, None]).float(),
+            (self.ridge[..., None] * unit.square()).float(),
+        )
 
     def _descended(
         self, vector: Float[Tensor, "site draw d"], near: Near

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import softplus
 
-MEMORY = 10  # past steps kept, as in scipy
+MEMORY = 4  # past steps kept; scipy keeps 10, which saves no step once there is a metric
 ARMIJO = 1e-4  # share of the promised decrease that a step must deliver
 HALVINGS = 30  # of a step that does not
 CURVATURE = 0.1  # guess of the mean of p (1 - p), which is 0.25 at most
@@ -36,10 +37,13 @@ class Fits:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Mean weighted log loss + ridge / 2 ||w||^2 over standardised features."""
+    """Mean weighted log loss + ridge / 2 ||w||^2 over standardised features.
+
+    `signs` is -1 for the positive class, so that a loss is log(1 + exp(signs * score)).
+    """
 
     x: Float[Tensor, "site example d_model"]
-    y: Float[Tensor, "draw example"]
+    signs: Float[Tensor, "draw example"]
     share: Float[Tensor, "draw example"]
     mean: Float[Tensor, "site draw d_model"]
     scale: Float[Tensor, "site draw d_model"]
@@ -48,9 +52,11 @@ class _Problem:
 
     def of_draws(self, draws: Int[Tensor, " draw"]) -> "_Problem":
         """Only some of the draws."""
+        if len(draws) == len(self.share):
+            return self
         return replace(
             self,
-            y=self.y[draws],
+            signs=self.signs[draws],
             share=self.share[draws],
             mean=self.mean[:, draws],
             scale=self.scale[:, draws],
@@ -60,14 +66,13 @@ class _Problem:
     def value_and_gradient(self, theta: Theta) -> tuple[Float[Tensor, "site draw"], Theta]:
         w, intercept = theta[..., :-1], theta[..., -1:]
         raw = w / self.scale
-        score = raw @ self.x.transpose(1, 2)
-        score += intercept - (raw * self.mean).sum(-1, keepdim=True)
-        # log(1 + exp(score)) and its derivative from one exponential that cannot overflow.
-        small = torch.exp(-score.abs())
-        loss = torch.log1p(small).add_(score.clamp_min(0)).sub_(self.y * score)
-        value = (self.share * loss).sum(-1) + self.ridge / 2 * (w * w).sum(-1)
-        probability = torch.where(score >= 0, 1.0, small).div_(1 + small)
-        residual = probability.sub_(self.y).mul_(self.share)
+        minus = raw @ self.x.transpose(1, 2)  # the margin, with the sign of a loss
+        minus += intercept - (raw * self.mean).sum(-1, keepdim=True)
+        minus *= self.signs
+        # Beyond 40 the loss is the margin itself, to the last digit of float64.
+        loss = softplus(minus, threshold=40).mul_(self.share).sum(-1)
+        value = loss + self.ridge / 2 * (w * w).sum(-1)
+        residual = minus.sigmoid_().mul_(self.share).mul_(self.signs)
         total = residual.sum(-1, keepdim=True)
         slope = (residual @ self.x - total * self.mean) / self.scale + self.ridge[..., None] * w
         return value, torch.cat([slope, total], dim=-1)
@@ -125,23 +130,25 @@ def _fits(
     # In units of the whole set's deviation every draw's own scale is near 1, and float32 is enough.
     centre = x.mean(dim=1, keepdim=True)
     x = x - centre
-    unit = x.square().mean(dim=1, keepdim=True).sqrt()
-    constant = unit <= 1e-12 * (1 + centre.abs())
-    unit = torch.where(constant, 1.0, unit)
-    x = x / unit
-    if constant.any():
-        x = torch.where(constant, 0.0, x)
     total = weights.sum(dim=1, keepdim=True)
     share = weights / total
+    everyone = torch.full_like(share[:1], 1 / x.shape[1])
+    squares = torch.cat([share, everyone]) @ x.square()
+    unit = squares[:, -1:].sqrt()
+    constant = unit <= 1e-12 * (1 + centre.abs())
+    unit = torch.where(constant, 1.0, unit)
+    per_unit = torch.where(constant, 0.0, 1 / unit)
+    x *= per_unit
     mean = share @ x
-    scale = (share @ x**2 - mean**2).clamp_min(0).sqrt()
+    scale = (squares[:, :-1] * per_unit.square() - mean.square()).clamp_min(0).sqrt()
     scale = torch.where(scale < 1e-12, 1.0, scale)  # constant within the draw
     ridge = (1 / (c * total)).T
-    problem = _Problem(x, labels.double(), share, mean, scale, ridge, None)
+    signs = torch.where(labels, -1.0, 1.0).double()
+    problem = _Problem(x, signs, share, mean, scale, ridge, None)
     single = problem.to(torch.float32)
     single = replace(single, metric=_metric(single))
     theta = torch.zeros(*mean.shape[:2], x.shape[2] + 1, dtype=torch.float32)
-    theta, _ = _minimise(single, theta, max_iter, max(tolerance / 2, SINGLE))
+    theta, _ = _minimise(single, theta, max_iter, max(0.8 * tolerance, SINGLE))
     problem = replace(problem, metric=None if single.metric is None else single.metric.double())
     theta, gradient = _minimise(problem, theta.double(), max_iter, tolerance)
     raw = theta[..., :-1] / scale
@@ -176,43 +183,60 @@ def _minimise(
     problem: _Problem, theta: Theta, max_iter: int, tolerance: float
 ) -> tuple[Theta, Theta]:
     value, gradient = problem.value_and_gradient(theta)
-    history: list[tuple[Theta, Theta, Float[Tensor, "site draw 1"]]] = []
+    image = problem.times_metric(gradient)
+    history: list[_Step] = []
     for _ in range(max_iter):
         active = gradient.abs().amax(dim=-1, keepdim=True) > tolerance
         if not active.any():
             break
-        step = -_times_inverse_hessian(problem, gradient, history) * active
+        if history:
+            step = -_times_inverse_hessian(gradient, image, history) * active
+        else:
+            longest = 1.0 if problem.metric is None else torch.inf
+            step = -image * active / (image.norm(dim=-1, keepdim=True) / longest).clamp_min(1.0)
         new, new_value, new_gradient = _line_search(problem, theta, value, gradient, step)
-        moved, bent = new - theta, new_gradient - gradient
-        curvature = (moved * bent).sum(dim=-1, keepdim=True)
-        smallest = 1e-300 if theta.dtype == torch.float64 else 1e-35
-        inverse = torch.where(curvature > smallest, 1 / curvature, 0.0)  # 0 where nothing moved
-        if not torch.isfinite(new_value).all() or not moved.any():
+        if not torch.isfinite(new_value).all() or torch.equal(new, theta):
             break
-        history = [*history[1 - MEMORY :], (moved, bent, inverse)]
-        theta, value, gradient = new, new_value, new_gradient
+        new_image = problem.times_metric(new_gradient)
+        last = _Step.of(new - theta, new_gradient - gradient, new_image - image)
+        history = [*history[1 - MEMORY :], last]
+        theta, value, gradient, image = new, new_value, new_gradient, new_image
     return theta, gradient
 
 
-def _times_inverse_hessian(
-    problem: _Problem,
-    gradient: Theta,
-    history: list[tuple[Theta, Theta, Float[Tensor, "site draw 1"]]],
-) -> Theta:
-    """The two-loop recursion of L-BFGS, for all fits together."""
-    q: Tensor = gradient
-    if not history:
-        length: Tensor = q.norm(dim=-1, keepdim=True)
-        return q / length.clamp_min(1.0) if problem.metric is None else problem.times_metric(q)
+@dataclass(frozen=True)
+class _Step:
+    """By how much the parameters, the gradient and the metric times the gradient changed."""
+
+    moved: Theta
+    bent: Theta
+    image: Theta
+    inverse: Float[Tensor, "site draw 1"]  # of the curvature moved · bent; 0 where nothing moved
+
+    @classmethod
+    def of(cls, moved: Theta, bent: Theta, image: Theta) -> "_Step":
+        curvature = (moved * bent).sum(dim=-1, keepdim=True)
+        smallest = 1e-300 if moved.dtype == torch.float64 else 1e-35
+        return cls(moved, bent, image, torch.where(curvature > smallest, 1 / curvature, 0.0))
+
+
+def _times_inverse_hessian(gradient: Theta, image: Theta, history: list[_Step]) -> Theta:
+    """The two-loop recursion of L-BFGS, for all fits together.
+
+    The metric is linear: what it makes of the vector in the middle is put together from what it
+    made of the gradients.
+    """
+    q, metric_times_q = gradient, image
     alphas: list[Tensor] = []
-    for moved, bent, inverse in reversed(history):
-        alphas.append(inverse * (moved * q).sum(dim=-1, keepdim=True))
-        q = q - alphas[-1] * bent
-    moved, bent, inverse = history[-1]
-    size = 1 / (inverse * (bent * problem.times_metric(bent)).sum(dim=-1, keepdim=True))
-    q = problem.times_metric(q) * torch.where(inverse > 0, size, 1.0)
-    for (moved, bent, inverse), alpha in zip(history, reversed(alphas), strict=True):
-        q = q + moved * (alpha - inverse * (bent * q).sum(dim=-1, keepdim=True))
+    for past in reversed(history):
+        alphas.append(past.inverse * (past.moved * q).sum(dim=-1, keepdim=True))
+        q = q - alphas[-1] * past.bent
+        metric_times_q = metric_times_q - alphas[-1] * past.image
+    last = history[-1]
+    size = 1 / (last.inverse * (last.bent * last.image).sum(dim=-1, keepdim=True))
+    q = metric_times_q * torch.where(last.inverse > 0, size, 1.0)
+    for past, alpha in zip(history, reversed(alphas), strict=True):
+        q = q + past.moved * (alpha - past.inverse * (past.bent * q).sum(dim=-1, keepdim=True))
     return q
 
 

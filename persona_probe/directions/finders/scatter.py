@@ -80,7 +80,7 @@ class Classes:
 
         S is about the mean of each class, X' diag(share) X less the means' outer products.
         """
-        lengths = self.x.square().sum(-1)
+        lengths = torch.linalg.vector_norm(self.x, dim=-1).square()
         norms = self.mean.square().sum(-1)
         # What the examples have along the means gives both the distances and the outer products.
         along = torch.stack([mean @ self.x.transpose(1, 2) for mean in self.mean])
