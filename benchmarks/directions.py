@@ -19,7 +19,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmarks.direction_peers import PEERS, Fit, Peer
 from benchmarks.machine import describe
 from persona_probe.directions.design import Design, family_folds
-from persona_probe.directions.finder import fit_oriented
+from persona_probe.directions.finder import Finder, fit_oriented
 from persona_probe.directions.finders import finder_named
 from persona_probe.models.site import Site
 
@@ -99,14 +99,20 @@ def theirs(fit: Fit, problems: Problems) -> np.ndarray:
     return found
 
 
+@dataclass(frozen=True)
+class Known(Finder):
+    """Finds what it was given: directions of any origin, turned as a finder's are."""
+
+    name: ClassVar[str] = "known"
+    directions: np.ndarray
+
+    def fit_many(self, *_: Any) -> Tensor:
+        return torch.from_numpy(self.directions)
+
+
 def aurocs(directions: np.ndarray, problems: Problems) -> np.ndarray:
     """On the examples left out, of each direction turned towards its class in those seen."""
-
-    class Found:
-        def fit_many(self, *_: Any) -> Tensor:
-            return torch.from_numpy(directions)
-
-    turned = fit_oriented(Found(), problems.x, problems.labels, problems.train)  # type: ignore[arg-type]
+    turned = fit_oriented(Known(directions), problems.x, problems.labels, problems.train)
     along = torch.einsum("gsd,sed->gse", turned, problems.x).numpy()
     out = problems.train.numpy() == 0
     return np.array(

@@ -1,7 +1,6 @@
 """The benchmark of finding directions, on problems small enough for a second's test."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
