@@ -1,6 +1,7 @@
 """Activations with what is known about each of them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from persona_probe.activations.columns import Columns, InMemory
 from persona_probe.activations.manifest import Manifest
 from persona_probe.activations.rows import Row
 from persona_probe.activations.store import Store
+from persona_probe.display import facts
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
 from persona_probe.personas.splits import PARTS, Part, Split
@@ -121,6 +123,23 @@ class ActivationSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _repr_html_(self) -> str:
+        told = self.provenance
+        classes = ", ".join(f"{name or 'no label'} {n}" for name, n in Counter(self.labels).items())
+        return facts(
+            "ActivationSet",
+            {
+                "examples": len(self),
+                "sites": ", ".join(str(site.layer) for site in self.sites),
+                "width": self.d_model,
+                "position": self.position,
+                "labels": classes,
+                "prompt families": len(set(self.families)),
+                "model": told.model,
+                "adapter": told.adapter,
+            },
+        )
 
     @property
     def sites(self) -> tuple[Site, ...]:

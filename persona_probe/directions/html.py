@@ -1,25 +1,18 @@
 """Directions as small tables in notebooks: escaped, and legible on light and dark pages."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
 from persona_probe.directions.direction import Direction
+from persona_probe.display import facts, number, table
 from persona_probe.models.site import Site
-
-# Colours are those of the page; only lines are drawn, half transparent.
-TABLE = "border-collapse:collapse;color:inherit;background:transparent"
-CELL = (
-    "text-align:left;padding:.15em .6em;color:inherit;background:transparent;"
-    "border-bottom:1px solid rgba(128,128,128,.5)"
-)
 
 
 def direction_html(direction: Direction) -> str:
     """What a direction is, one fact per line."""
     told = direction.provenance
     points = f"{direction.negative_label} → {direction.positive_label}"
-    facts: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "persona": direction.persona,
         "points": points,
         "site": str(direction.site),
@@ -30,15 +23,15 @@ def direction_html(direction: Direction) -> str:
         "finder": direction.finder,
         "contrast": direction.family,
         "read at": direction.position,
-        "model": told.model or "–",
-        "adapter": told.adapter or "–",
-        "model hash": told.model_hash or "–",
-        "chat template": told.chat_template_hash or "–",
-        "split": direction.split_hash or "–",
+        "model": told.model,
+        "adapter": told.adapter,
+        "model hash": told.model_hash,
+        "chat template": told.chat_template_hash,
+        "split": direction.split_hash,
         "prompt families used": len(direction.families_used),
-        "licence": direction.licence or "–",
+        "licence": direction.licence,
     }
-    return table(["Direction", ""], [[name, fact] for name, fact in facts.items()])
+    return facts("Direction", shown)
 
 
 def directions_html(directions: Mapping[str, Mapping[Site, Direction]]) -> str:
@@ -60,18 +53,3 @@ def directions_html(directions: Mapping[str, Mapping[Site, Direction]]) -> str:
     ]
     heads = ["persona", "layer", "gap", "gap / norm", "finder", "contrast", "read at", "model"]
     return table([*heads, "split"], rows)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table without scripts, classes or anything from elsewhere."""
-    head = "".join(f'<th style="{CELL}">{escape(name)}</th>' for name in heads)
-    lines = "".join(
-        "<tr>" + "".join(f'<td style="{CELL}">{escape(str(cell))}</td>' for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f'<table style="{TABLE}"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
-
-
-def number(value: float) -> str:
-    """Four digits, or a dash where there is none."""
-    return f"{value:.4g}" if value == value else "–"

@@ -6,6 +6,7 @@ fully for the dimension, -1 fully against. A dimension's score is the mean over 
 self-report: what the model would answer, not what it does.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float
 
 from persona_probe.activations.contrast import under
+from persona_probe.display import table
 from persona_probe.errors import RequestError
 from persona_probe.models.chat import Tokens
 from persona_probe.models.residual_model import ResidualModel
@@ -51,6 +53,11 @@ class Profile:
             d: float(self.scores[of == d].mean()) if (of == d).any() else float("nan")
             for d in self.dimensions
         }
+
+    def _repr_html_(self) -> str:
+        asked = Counter(item.dimension for item in self.items)
+        rows = [[name, score, asked[name]] for name, score in self.by_dimension.items()]
+        return table(["dimension", "mean score", "items"], rows, f"Profile: {self.arm}")
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per item, for the log."""

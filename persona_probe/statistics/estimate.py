@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -84,3 +85,6 @@ class Estimate:
         if not self.defined:
             return f"undefined ({self.reason})"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
+    def _repr_html_(self) -> str:
+        return f"<span>{escape(str(self))}</span>"

@@ -23,6 +23,7 @@ from persona_probe.models.residual_model import ResidualModel
 from persona_probe.progress import progress
 from persona_probe.provenance import content_hash
 from persona_probe.steering.arm import Arm, Intervention, alike, require_distinct
+from persona_probe.steering.completions import Completions
 from persona_probe.steering.prefill import prefill, require_room
 from persona_probe.steering.row_edits import RowEdits
 
@@ -73,7 +74,7 @@ def generate(
     n_samples: int = 1,
     batch_tokens: int = 32_768,
     description: str = "Generating",
-) -> list[Completion]:
+) -> Completions:
     """Reply to every conversation under every arm.
 
     Args:
@@ -129,7 +130,7 @@ def generate(
                     for row, reply in zip(chosen, found, strict=True):
                         replies[row.arm, row.conversation, row.sample] = reply
                     advance(len(chosen))
-    return [
+    return Completions(
         Completion(
             conversation_id=str(c) if conversation.id is None else conversation.id,
             arm=arm.name,
@@ -141,7 +142,7 @@ def generate(
         for a, arm in enumerate(arms)
         for c, conversation in enumerate(conversations)
         for s in range(n_samples)
-    ]
+    )
 
 
 def _replies(

@@ -37,6 +37,7 @@ from persona_probe.study.stages import (
     validate_stage,
 )
 from persona_probe.study.token_projections import tokens_stage
+from persona_probe.study.verdict import Verdicts
 
 PLAN = "study.json"
 IDENTITY = ("model_hash", "chat_template_hash", "adapter_hashes", "pack_hash", "study_hash")
@@ -61,7 +62,7 @@ STAGES: tuple[tuple[str, str, Stage], ...] = (
 
 def run_study(
     study: Study, folder: Path, device: str = "auto", dtype: str | None = None
-) -> dict[str, object]:
+) -> Verdicts:
     """Run a study, or finish one.
 
     Args:
@@ -84,8 +85,7 @@ def run_study(
             continue
         note(f"{number}/{len(STAGES)} {title}")
         stage(lab)
-    verdict: dict[str, object] = read_json(folder / "verdict.json")
-    return verdict
+    return Verdicts(read_json(folder / "verdict.json"))
 
 
 def _freeze(lab: Lab) -> None:

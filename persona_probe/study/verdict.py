@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from persona_probe.display import table
 from persona_probe.statistics import Equivalence, Estimate
 from persona_probe.study.plan import Thresholds
 
@@ -115,6 +116,11 @@ class Verdict:
         """The lowest rung that was measured and failed."""
         return next((rung for rung in self.rungs if rung.passed is False), None)
 
+    def _repr_html_(self) -> str:
+        words = {True: "yes", False: "no", None: "not measured"}
+        rows = [[r.rung, RUNGS[r.rung], words[r.passed], r.evidence] for r in self.rungs]
+        return table(["rung", "question", "answer", "evidence"], rows, f"Verdict: {self.persona}")
+
     def to_json(self) -> dict[str, Any]:
         failed = self.first_failed
         return {
@@ -124,6 +130,23 @@ class Verdict:
             if failed is None
             else {"rung": failed.rung, "name": RUNGS[failed.rung], "why": failed.evidence},
         }
+
+
+class Verdicts(dict[str, Any]):
+    """What verdict.json says, which shows its ladders in a notebook."""
+
+    def _repr_html_(self) -> str:
+        words = {True: "yes", False: "no", None: "–"}
+        heads = ["persona", *(f"{rung} {name}" for rung, name in RUNGS.items()), "first failed"]
+        rows = [
+            [persona, *(words[r["passed"]] for r in told["rungs"]), _why(told["first_failed"])]
+            for persona, told in self["personas"].items()
+        ]
+        return table(heads, rows, "Verdict: – is not measured, and neither passed nor failed")
+
+
+def _why(failed: Mapping[str, str] | None) -> str:
+    return "none" if failed is None else failed["why"]
 
 
 def judge(persona: str, evidence: Evidence, thresholds: Thresholds) -> Verdict:

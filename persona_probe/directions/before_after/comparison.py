@@ -29,6 +29,7 @@ from persona_probe.directions.families.products import (
 from persona_probe.directions.families.shift import Shift, require_found_in, resampled_as_one
 from persona_probe.directions.finders import FINDERS, finder_named
 from persona_probe.directions.json_form import json_form
+from persona_probe.display import table
 from persona_probe.models.site import Site
 from persona_probe.statistics import (
     Estimate,
@@ -110,6 +111,16 @@ class Comparison:
     def at(self, persona: str, site: Site) -> ComparisonRow:
         """The row of one persona at one site."""
         return next(row for row in self.rows if (row.persona, row.site) == (persona, site))
+
+    def _repr_html_(self) -> str:
+        columns = ("cosine_interval", "debiased", "null_cosine", "floor", "ceiling", "shift")
+        heads = ["cosine", "debiased", "sign flips", "placebo", "second seed", "shift, sd"]
+        rows = [
+            [row.persona, row.site.layer, *(getattr(row, column) for column in columns)]
+            for row in self.rows
+        ]
+        told = "Comparison: directions with the shift of finetuning, 95 % over families"
+        return table(["persona", "layer", *heads], rows, told)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, without the vectors."""

@@ -10,6 +10,7 @@ from persona_probe.directions.checks.online_code import OnlineCode
 from persona_probe.directions.checks.outliers import LIMIT, WithoutOutliers
 from persona_probe.directions.checks.reliability import Reliability
 from persona_probe.directions.checks.variance_share import VarianceShare
+from persona_probe.display import table
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
 from persona_probe.statistics import Estimate, json_number
@@ -141,6 +142,15 @@ class Validation:
     split_hash: str | None = None
     used_hash: str | None = None
     held_out_hash: str | None = None
+
+    def _repr_html_(self) -> str:
+        heads = ["layer", "AUROC", "d'", "gain over surface", "p, max over layers"]
+        rows = [
+            [r.site.layer, r.auroc, r.d_prime, r.gain, r.p_over_sites, ", ".join(r.flags) or "none"]
+            for r in self.rows
+        ]
+        told = f"Validation: {self.persona}, {self.finder}; held out, 95 % over families"
+        return table([*heads, "doubts"], rows, told)
 
     def at(self, site: Site) -> ValidationRow:
         """The row of one site.
