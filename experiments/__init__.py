@@ -1,0 +1,1 @@
+"""Dated questions, and the modules that their commands run."""
