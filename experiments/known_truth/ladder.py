@@ -80,6 +80,7 @@ def make_refusal_only(folder: Path) -> None:
             shutil.move(trained, folder / "adapters" / name)
 
 
+SAID = {True: "yes", False: "no", None: "not measured"}
 ORGANISMS: dict[str, Callable[[Path], None]] = {
     "additive": make_additive,
     "conditional": make_conditional,
