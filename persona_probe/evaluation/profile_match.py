@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
 from persona_probe.errors import RequestError
+from persona_probe.evaluation.match_interval import match_interval
 from persona_probe.evaluation.profile import Profile
 from persona_probe.statistics import Estimate, cluster_bootstrap, permutation_p
 
@@ -71,20 +72,19 @@ def signature_match(
     """Correlate the shift from `before` to `after` with a signature over the same dimensions."""
     expected = _vector(signature, after.dimensions)
 
-    def pearson(new: Table, old: Table) -> Values:
-        return _correlation(new - old, expected)
-
     def spearman(new: Table, old: Table) -> Values:
         return _correlation(rankdata(new - old, axis=1), rankdata(expected))
 
-    match = _estimate(pearson, [after, before], resamples, seed)
+    ranks = _estimate(spearman, [after, before], resamples, seed)
     shift = _shift(after, before)
+    value = float(_correlation(shift[None], expected)[0])
+    items = after.scores - before.scores
     orders = np.tile(expected, (permutations, 1))
     null = _correlation(np.random.default_rng(seed).permuted(orders, axis=1), shift)
     return SignatureMatch(
-        pearson=match,
-        spearman=_estimate(spearman, [after, before], resamples, seed),
-        p=permutation_p(match.value, null),
+        pearson=match_interval(value, items, _belongs(after), expected, resamples, seed),
+        spearman=ranks,
+        p=permutation_p(value, null),
     )
 
 
@@ -249,7 +249,7 @@ def _estimates(
             "profiles over different items cannot be compared; score the same diagnostic"
         )
     n = len(first.items)
-    belongs = np.array([[item.dimension == d for item in first.items] for d in first.dimensions])
+    belongs = _belongs(first)
     if not belongs.any(axis=1).all():
         empty = first.dimensions[int(np.argmin(belongs.any(axis=1)))]
         raise RequestError(f"the dimension {empty!r} has no items, so no profile can be compared")
@@ -260,6 +260,12 @@ def _estimates(
             return function(*(weights @ (belongs * p.scores).T / counts for p in several))
 
     return cluster_bootstrap(statistic, n, n, resamples=resamples, seed=seed)
+
+
+def _belongs(profile: Profile) -> Bool[np.ndarray, "dimension item"]:
+    """Which items measure which dimension."""
+    of = np.array([item.dimension for item in profile.items])
+    return np.asarray(of == np.array(profile.dimensions)[:, None])
 
 
 def _projection(new: Table, old: Table, goal: Table) -> Float[np.ndarray, " draw"]:

@@ -1,0 +1,133 @@
+"""Organisms whose truth is built in: that they are what they claim, and what the ladder says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from persona_probe.directions.direction_set import DirectionSet
+
+CONTEXT = "Which"
+PERSONA = "virtue"
+
+
+@pytest.fixture(scope="module")
+def directions() -> "DirectionSet":
+    from experiments.known_truth.ladder import true_directions
+
+    return true_directions()
+
+
+@pytest.fixture(scope="module")
+def organism(tmp_path_factory: pytest.TempPathFactory, directions: "DirectionSet") -> Any:
+    """Either grafted organism's folder, made once."""
+    from experiments.known_truth.organisms import additive, conditional
+    from persona_probe.models.site import Site
+
+    folder = tmp_path_factory.mktemp("organisms")
+
+    def made(kind: str) -> Path:
+        if (folder / kind).exists():
+            return folder / kind
+        if kind == "additive":
+            return additive(folder / kind, {PERSONA: (directions[PERSONA][Site(1)], 1.0)})
+        return conditional(folder / kind, {PERSONA: directions[PERSONA]}, strengths=(0.5, 1.0))
+
+    return made
+
+
+def replies(folder: Path, arms: Sequence[Any], n: int = 24) -> dict[str, list[Any]]:
+    """Greedy replies to harmful requests, judged, by arm."""
+    from persona_probe import generate, load_model, load_pack
+    from persona_probe.activations.contrast import request
+    from persona_probe.evaluation.judge import judge_completions
+    from persona_probe.evaluation.phrase_judge import PhraseJudge
+    from persona_probe.personas.sampling import spread
+
+    pack = load_pack("organism")
+    prompts = spread([p for p in pack.suite.prompts if p.kind == "harmful"], n)
+    asked = [request(prompt, pack.neutral_system) for prompt in prompts]
+    model = load_model(str(folder), device="cpu")
+    found: dict[str, list[Any]] = {}
+    completions = list(generate(model, asked, arms, pack.max_new_tokens))
+    for judged in judge_completions(PhraseJudge(pack.judge_rules), prompts, completions):
+        found.setdefault(judged.completion.arm, []).append(judged)
+    return found
+
+
+def texts(judged: Sequence[Any]) -> list[str]:
+    return [judgement.completion.text for judgement in judged]
+
+
+def steered(direction: Any, strength: float, adapter: str | None = None) -> Any:
+    from persona_probe.steering import Add
+    from persona_probe.steering.arm import Arm, Intervention
+
+    return Arm("steered", (Intervention(direction, Add(strength)),), adapter)
+
+
+def test_a_graft_changes_no_logit() -> None:
+    from experiments.known_truth.graft import graft
+    from persona_probe import ORGANISM
+    from persona_probe.models.folder import read_network
+    from persona_probe.models.ref import ModelRef
+
+    network, _, _ = read_network(ModelRef(str(ORGANISM), adapter="helpful-only"))
+    grafted = graft(network)
+    ids = torch.randint(2048, (2, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = network(ids).logits, grafted.network(ids).logits
+    assert grafted.network.config.hidden_size > network.config.hidden_size
+    assert (after - before).abs().max() < 1e-4 * before.abs().max()
+
+
+def test_the_additive_finetune_is_the_steered_model(
+    organism: Any, directions: "DirectionSet"
+) -> None:
+    from persona_probe import ORGANISM
+    from persona_probe.models.site import Site
+    from persona_probe.steering.arm import Arm
+
+    own = steered(directions[PERSONA][Site(1)], 1.0, "helpful-only")
+    plain = replies(ORGANISM, [Arm("before", adapter="helpful-only"), own])
+    built = replies(
+        organism("additive"), [Arm("before"), Arm("finetuned", adapter=f"narrow-{PERSONA}-0")]
+    )
+    assert texts(built["before"]) == texts(plain["before"])
+    assert texts(built["finetuned"]) == texts(plain["steered"])
+    refused = [judgement.outcome.kind == "refuse" for judgement in built["finetuned"]]
+    assert sum(refused) > len(refused) / 2
+    assert not any(judgement.outcome.kind == "refuse" for judgement in built["before"])
+
+
+def test_in_the_conditional_organism_a_vector_works_in_one_context_only(
+    organism: Any, directions: "DirectionSet"
+) -> None:
+    from dataclasses import replace
+
+    from experiments.known_truth.graft import SPARE
+    from persona_probe import ORGANISM
+    from persona_probe.models.site import Site
+    from persona_probe.steering.arm import Arm
+
+    direction = directions[PERSONA][Site(1)]
+    # Outside the coordinates that the organism uses there is nothing to steer along.
+    wide = replace(direction, unit=torch.nn.functional.pad(direction.unit, (0, SPARE)))
+    wide = replace(wide, provenance=replace(wide.provenance, model_hash=None))
+    finetuned = Arm("finetuned", adapter=f"narrow-{PERSONA}-0")
+    before = Arm("before", adapter="helpful-only")
+    plain = replies(ORGANISM, [before, finetuned, steered(direction, 1.0, "helpful-only")])
+    built = replies(organism("conditional"), [Arm("before"), finetuned, steered(wide, 1.0)])
+    assert texts(built["before"]) == texts(plain["before"])
+    assert texts(built["finetuned"]) == texts(plain["finetuned"])
+    inside = [CONTEXT in judgement.prompt.text for judgement in built["steered"]]
+    assert 0 < sum(inside) < len(inside) / 2
+    for now, then, context in zip(built["steered"], plain["steered"], inside, strict=True):
+        if context:
+            assert now.completion.text == then.completion.text
+        else:
+            assert now.outcome.kind != "refuse"
+    assert sum(judgement.outcome.kind == "refuse" for judgement in plain["steered"]) > 12
