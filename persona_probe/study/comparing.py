@@ -7,6 +7,7 @@ from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.before_after.comparison import Comparison, compare
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.models.site import Site
+from persona_probe.statistics import json_number
 from persona_probe.study.lab import Lab
 
 
@@ -44,9 +45,12 @@ def comparison_table(
                 row.to_json()
                 | {
                     "site": row.site.layer,
-                    "cosine_floor": placebo[0].at(persona, row.site).cosine if placebo else None,
+                    "cosine_floor": json_number(placebo[0].at(persona, row.site).cosine)
+                    if placebo
+                    else None,
                     "cosine_ceiling": _between(seeds, row.site),
-                    "shift_reliability": comparison.model_diff_reliability[row.site],
+                    # A finetune of late blocks moves nothing before them.
+                    "shift_reliability": comparison.model_diff_reliability.get(row.site),
                 }
             )
     shared = comparison.to_json() if comparison else {}
@@ -56,6 +60,6 @@ def comparison_table(
 
 def _between(seeds: list[Comparison], site: Site) -> float | None:
     """Cosine between the shifts of two seeds."""
-    if len(seeds) < 2:
+    if len(seeds) < 2 or any(site not in seed.model_diff for seed in seeds):
         return None
     return seeds[0].model_diff[site].cosine(seeds[1].model_diff[site])
