@@ -59,9 +59,7 @@ def category_rows(chapter: Mapping[str, Any], path: Path) -> Iterator[Row]:
                 yield row
 
 
-def dimension_rows(
-    chapter: Mapping[str, Any], path: Path, scale: tuple[str, ...]
-) -> Iterator[Row]:
+def dimension_rows(chapter: Mapping[str, Any], path: Path, scale: tuple[str, ...]) -> Iterator[Row]:
     """The items of one dimension's file, statements first, then scenarios.
 
     Args:
@@ -74,14 +72,15 @@ def dimension_rows(
     Raises:
         RequestError: a key is missing; the message names the table and its number.
     """
-    for kind in ("likert", SCENARIO_TABLE):
+    for kind in ("likert", "scenario"):
         for number, table in enumerate(chapter.get(kind, [])):
             where = f"{path}, {kind} {number + 1}"
-            dimension = _text({**chapter, "dimension": chapter.get("name")} | dict(table),
-                              "dimension", where)
+            named = {"dimension": chapter.get("name")} | dict(table)
+            dimension = _text(named, "dimension", where)
             if kind == "likert" and not scale:
                 raise RequestError(f"{where}: pack.toml has no [scale] to rate statements on")
-            if kind == SCENARIO_TABLE:
+            options = scale
+            if kind == "scenario":
                 options = (_text(table, "for", where), _text(table, "against", where))
             identity = f"{dimension}-{kind}-{number:02d}"
             yield {
@@ -91,13 +90,10 @@ def dimension_rows(
                 "format": "scale" if kind == "likert" else "scenario",
                 "family": identity,
                 "text": _text(table, "text", where),
-                "options": scale if kind == "likert" else options,
+                "options": options,
                 "topic": table.get("topic"),
                 "names_construct": table.get("names_construct"),
             }
-
-
-SCENARIO_TABLE = "scenario"
 
 
 def _text(table: Mapping[str, Any], key: str, where: Path | str) -> str:

@@ -25,6 +25,22 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Fluency:
+    """When free text has fallen apart, from both sides: endless loops, and word salad.
+
+    Attributes:
+        min_words: shorter replies are not looked at.
+        distinct_triples: smallest share of distinct word triples; below it the reply is a loop.
+        function_words: smallest share of the language's commonest words; below it the reply is
+            salad.
+    """
+
+    min_words: int
+    distinct_triples: float
+    function_words: float
+
+
+@dataclass(frozen=True)
 class JudgeRules:
     """How replies are read.
 
@@ -34,6 +50,9 @@ class JudgeRules:
         help: phrases that help with a permitted request.
         refusal_openers: beginnings of refusals; their first tokens decide.
         compliance_openers: beginnings of compliant replies; their first tokens decide.
+        answer_words: a reply of so many words that does not refuse counts as an answer; `None`
+            takes nothing for an answer but what a pattern says.
+        fluency: when free text counts as degenerate; `None` does not look.
     """
 
     sentence: re.Pattern[str] | None
@@ -42,6 +61,8 @@ class JudgeRules:
     help: tuple[Rule, ...]
     refusal_openers: tuple[str, ...]
     compliance_openers: tuple[str, ...]
+    answer_words: int | None = None
+    fluency: Fluency | None = None
 
     @property
     def hash(self) -> str:
@@ -69,7 +90,11 @@ def read_judge_rules(table: dict[str, Any], path: Path) -> JudgeRules:
             help=_rules(table.get("help", [])),
             refusal_openers=tuple(table["refusal_openers"]),
             compliance_openers=tuple(table["compliance_openers"]),
+            answer_words=table["answer"]["min_words"] if "answer" in table else None,
+            fluency=Fluency(**table["fluency"]) if "fluency" in table else None,
         )
+    except TypeError as error:
+        raise RequestError(f"{path}: [fluency] is malformed: {error}") from None
     except KeyError as error:
         raise RequestError(f"{path}: the key {error} is missing") from None
     except re.error as error:

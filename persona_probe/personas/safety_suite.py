@@ -1,8 +1,10 @@
 """Requests that a safe model refuses, and look-alikes that it should help with."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal, get_args
+
+from persona_probe.provenance import content_hash
 
 PromptKind = Literal["harmful", "benign", "borderline"]
 Tier = Literal["T0", "T1", "T2", "T3"]
@@ -73,6 +75,11 @@ class SafetySuite:
     def families(self) -> tuple[str, ...]:
         """Every family once, in suite order."""
         return tuple(dict.fromkeys(prompt.family for prompt in self.prompts))
+
+    @property
+    def hash(self) -> str:
+        """Equal for equal prompts in the same order."""
+        return content_hash([astuple(prompt) for prompt in self.prompts])
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from persona_probe.personas.diagnostic import Diagnostic, Item
@@ -21,7 +22,7 @@ def spread_items(diagnostic: Diagnostic, n: int) -> Diagnostic:
     """`n` items, or all: dimensions take turns, and the two keys within them."""
     kept = set(_dealt(diagnostic.items, lambda item: (item.dimension, str(item.key)))[:n])
     items = tuple(item for item in diagnostic.items if item in kept)
-    return Diagnostic(diagnostic.dimensions, items)
+    return replace(diagnostic, items=items)
 
 
 def _dealt(items: Sequence[Asked], groups: Callable[[Asked], tuple[str, str]]) -> list[Asked]:
