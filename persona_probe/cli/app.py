@@ -15,6 +15,8 @@ from persona_probe.cli.find import find
 from persona_probe.cli.import_ import import_
 from persona_probe.cli.judge import judge
 from persona_probe.cli.organism import bars, build
+from persona_probe.cli.pack import audit
+from persona_probe.cli.pack import show as show_pack
 from persona_probe.cli.playground import playground
 from persona_probe.cli.report import report
 from persona_probe.cli.show import show
@@ -55,6 +57,11 @@ study = typer.Typer(help="The whole question, from models to a verdict.", no_arg
 study.command()(run)
 app.add_typer(study, name="study")
 app.command()(report)
+
+pack = typer.Typer(help="What a model is asked: count it, audit it.", no_args_is_help=True)
+pack.command("show")(show_pack)
+pack.command()(audit)
+app.add_typer(pack, name="pack")
 
 organism = typer.Typer(help="The embedded model: make it, measure it.", no_args_is_help=True)
 organism.command()(build)
