@@ -22,6 +22,8 @@ COMMANDS = [
     ["bake"],
     ["evaluate"],
     ["judge"],
+    ["pack", "show"],
+    ["pack", "audit"],
     ["study", "run"],
     ["report"],
     ["organism", "build"],
