@@ -116,6 +116,28 @@ class Profile:
         ]
 
 
+def joined(parts: Sequence[Profile]) -> Profile:
+    """One arm's profile, of several parts of a diagnostic that were asked one by one."""
+    first = parts[0]
+    rated = [part.by_form for part in parts]
+    words = [part.in_words for part in parts if part.in_words is not None]
+    n_forms = max(len(part.forms) for part in parts)
+    # Parts without statements on a scale have no forms.
+    by_form = [
+        np.full((len(part.items), n_forms), np.nan) if table is None else table
+        for part, table in zip(parts, rated, strict=True)
+    ]
+    return replace(
+        first,
+        items=tuple(item for part in parts for item in part.items),
+        scores=np.concatenate([part.scores for part in parts]),
+        option_mass=np.concatenate([part.option_mass for part in parts]),
+        forms=max((part.forms for part in parts), key=len),
+        by_form=np.concatenate(by_form) if n_forms else None,
+        in_words=np.concatenate(words) if len(words) == len(parts) else None,
+    )
+
+
 @dataclass(frozen=True)
 class Questionnaire:
     """A diagnostic put to one model, to be asked as often as one likes.

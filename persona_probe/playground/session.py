@@ -1,20 +1,17 @@
 """One model, its directions and a pack, as somebody plays with them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from persona_probe.activations.contrast import under
 from persona_probe.directions.checks.controls import isotropic
 from persona_probe.directions.direction_set import DirectionSet, direction_at
-from persona_probe.evaluation.profile import Profile, Questionnaire
+from persona_probe.evaluation.profile import Profile, Questionnaire, joined
 from persona_probe.evaluation.profile_match import dimension_scores, signature_match
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site
-from persona_probe.personas.diagnostic import Diagnostic
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.sampling import spread, spread_items
 from persona_probe.playground.setting import Question, Setting, intervention, units_of
@@ -129,7 +126,7 @@ class Session:
             with silent():
                 pieces.append(some.ask(self.model, arms))
             yield None
-        found = [_joined(parts) for parts in zip(*pieces, strict=True)]
+        found = [joined(parts) for parts in zip(*pieces, strict=True)]
         yield self._told(*found) if len(found) > 1 else self._told(*found * 3)
 
     def _told(self, before: Profile, after: Profile, control: Profile) -> dict[str, Any]:
@@ -189,9 +186,7 @@ class Session:
         asked = spread_items(held_out, ITEMS)
         parts = [asked.items[i : i + AT_ONCE] for i in range(0, len(asked), AT_ONCE)] or [()]
         return [
-            Questionnaire.of(
-                self.model, Diagnostic(asked.dimensions, part), self.pack.neutral_system
-            )
+            Questionnaire.of(self.model, replace(asked, items=part), self.pack.neutral_system)
             for part in parts
         ]
 
@@ -210,13 +205,3 @@ class Session:
     def _title(self, persona: str) -> str:
         titles = {p.name: p.title for p in (*self.pack.personas, *self.pack.foils)}
         return titles.get(persona) or title_of(persona)
-
-
-def _joined(parts: Sequence[Profile]) -> Profile:
-    """One profile of what was scored in several steps."""
-    return replace(
-        parts[0],
-        items=tuple(item for part in parts for item in part.items),
-        scores=np.concatenate([part.scores for part in parts]),
-        option_mass=np.concatenate([part.option_mass for part in parts]),
-    )
