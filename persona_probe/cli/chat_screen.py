@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from persona_probe.report.palette import PROJECTION_STEPS
 from persona_probe.steering.dialogue import SIDES
 
 if TYPE_CHECKING:
@@ -24,13 +25,10 @@ if TYPE_CHECKING:
     from persona_probe.steering.scale import Scale
     from persona_probe.steering.stream import Piece
 
-# From here on upwards, in class gaps; ±0.5 are the class means.
-STYLES = (
-    (-math.inf, "bold #0087d7"),
-    (-0.5, "#5f87af"),
-    (-0.15, ""),
-    (0.15, "#af7a4f"),
-    (0.5, "bold #d75f00"),
+# Rich styles of the shared scale, its ends bold.
+STYLES = tuple(
+    (least, "" if colour is None else f"bold {colour}" if not -0.5 <= least < 0.5 else colour)
+    for least, colour in PROJECTION_STEPS
 )
 NARROW = 80  # columns; below, the replies stand one above the other
 

@@ -12,15 +12,18 @@ from persona_probe.cli.say import result
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `study run`.")],
     out: Annotated[
-        Path | None, typer.Option(help="File to write; RUN/report.html if not given.")
+        Path | None, typer.Option(help="File to write, or a folder; RUN if not given.")
     ] = (None),
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN2", help="Another run, to compare this one with.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the self-contained HTML report of a run.
+    """Write the self-contained HTML report of a run, and how it differs from another one.
 
-    Example: persona-probe report artifacts/demo
+    Example: persona-probe report artifacts/demo --against artifacts/second
     """
     from persona_probe.report.page import write_report
 
-    page = write_report(run, out)
+    page = write_report(run, out, against)
     result({"report": str(page)}, as_json, str(page))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from persona_probe.report.anchors import href
 from persona_probe.report.estimates import estimate, in_words, plain
 from persona_probe.report.palette import FAINT, GREY
 from persona_probe.statistics import Estimate
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 GRID = "rgba(133, 138, 147, 0.18)"
+SMALL_PRINT = 56  # characters of the second title line that fit a screen 390 pixels wide
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', Helvetica, Arial, sans-serif"
 
 
@@ -24,25 +26,26 @@ def canvas(title: str, sizes: str, height: int) -> "go.Figure":
     """
     import plotly.graph_objects as go
 
+    small = [wrapped for line in sizes.split("<br>") for wrapped in _wrapped(line)]
     axis = {
         "gridcolor": GRID,
         "zeroline": False,
         "ticks": "",
         "automargin": True,
-        "title": {"standoff": 8},
+        "title": {"standoff": 8, "font": {"size": 12.5}},
         "fixedrange": True,
     }
     return go.Figure(
         layout={
             "template": go.layout.Template(),
             "height": height,
-            "margin": {"l": 8, "r": 14, "t": 58 + 14 * sizes.count("<br>"), "b": 8},
+            "margin": {"l": 8, "r": 14, "t": 41 + 17 * len(small), "b": 8},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             # Mid grey reads on white and on black; the page's script darkens or lightens it.
             "font": {"family": FONT, "size": 12.5, "color": "#6d727b"},
             "title": {
-                "text": f'{title}<br><span style="font-size:11.5px">{sizes}</span>',
+                "text": f'{title}<br><span style="font-size:11.5px">{"<br>".join(small)}</span>',
                 "font": {"size": 14.5},
                 "x": 0,
                 "xref": "container",
@@ -58,6 +61,19 @@ def canvas(title: str, sizes: str, height: int) -> "go.Figure":
             "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
         }
     )
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line of small print in pieces that a phone shows whole, broken at commas."""
+    pieces: list[str] = []
+    for part in line.split(", "):
+        if pieces and len(pieces[-1]) + len(part) + 2 <= SMALL_PRINT:
+            pieces[-1] += f", {part}"
+        else:
+            if pieces:
+                pieces[-1] += ","
+            pieces.append(part)
+    return pieces
 
 
 def nothing_measured(figure: "go.Figure") -> "go.Figure":
@@ -81,6 +97,7 @@ def points(
     values: Sequence[Estimate],
     horizontal: bool = True,
     hover: Sequence[str] | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
     **style: Any,
 ) -> "go.Scatter":
     """Markers with their intervals, and value, interval and n on hover.
@@ -90,20 +107,22 @@ def points(
         values: undefined ones are left out.
         horizontal: whether values run along x.
         hover: what each point is, before its number.
+        rows: where each value comes from; in a report a click on a point shows its row.
         style: anything else of `go.Scatter`, for instance `name` and `marker`.
     """
     import plotly.graph_objects as go
 
     names = hover or [""] * len(values)
-    drawn = [t for t in zip(places, values, names, strict=True) if t[1].defined]
-    numbers = [value.value for _, value, _ in drawn]
-    at = [place for place, _, _ in drawn]
+    links = [href(row) for row in rows] if rows is not None else [None] * len(values)
+    drawn = [t for t in zip(places, values, names, links, strict=True) if t[1].defined]
+    numbers = [value.value for _, value, _, _ in drawn]
+    at = [place for place, *_ in drawn]
     colour = style.get("marker", {}).get("color", GREY)
     bars = {
         "type": "data",
         "symmetric": False,
-        "array": [_reach(value.high, value.value) for _, value, _ in drawn],
-        "arrayminus": [_reach(value.value, value.low) for _, value, _ in drawn],
+        "array": [_reach(value.high, value.value) for _, value, _, _ in drawn],
+        "arrayminus": [_reach(value.value, value.low) for _, value, _, _ in drawn],
         "thickness": 1.4,
         "width": 0,
         "color": colour,
@@ -111,7 +130,8 @@ def points(
     return go.Scatter(
         x=numbers if horizontal else at,
         y=at if horizontal else numbers,
-        text=[f"{name}<br>{in_words(value)}".removeprefix("<br>") for _, value, name in drawn],
+        text=[f"{name}<br>{in_words(value)}".removeprefix("<br>") for _, value, name, _ in drawn],
+        customdata=[link for *_, link in drawn] if any(link for *_, link in drawn) else None,
         hovertemplate="%{text}<extra></extra>",
         **{"error_x" if horizontal else "error_y": bars},
         **({"mode": "markers"} | style),
@@ -160,7 +180,7 @@ def band_marks(draws: Mapping[float, Iterable[Any]]) -> "list[go.Scatter]":
     ticks = go.Scatter(
         x=[middle for _, middle, _, _ in found.values()], y=list(found), text=texts,
         mode="markers", showlegend=False,
-        marker={"symbol": "line-ns-open", "size": 11, "color": GREY}, **shared,
+        marker={"symbol": "line-ns-open", "size": 17, "color": GREY}, **shared,
     )  # fmt: skip
     return [strokes, ticks]
 

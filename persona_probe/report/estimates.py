@@ -1,10 +1,11 @@
 """Numbers as a run folder holds them, read tolerantly and written for people."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from persona_probe.report.markup import Markup, element
+from persona_probe.report.anchors import href
+from persona_probe.report.markup import Child, Markup, element
 from persona_probe.statistics import Estimate
 
 NOT_MEASURED = "not measured"
@@ -54,14 +55,25 @@ def in_words(value: Estimate, digits: int = 2) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def number(value: Estimate, digits: int = 2) -> Markup:
-    """The same as a table cell: the number; smaller below it the interval, and n."""
+def number(value: Estimate, row: Mapping[str, Any] | None, digits: int = 2) -> Markup:
+    """The same as a table cell: the number; smaller below it the interval, and n.
+
+    Args:
+        value: what is shown.
+        row: where it comes from; the number links to it.
+        digits: after the point.
+    """
     if not value.defined:
         return element("span", value.reason or NOT_MEASURED, class_="absent")
     small = [_interval(value, digits).strip() or "no interval"]
     small += [_sample(value)] if value.n else []
-    lines = [element("small", line) for line in small]
-    return element("span", plain(value.value, digits), lines, class_="number")
+    return linked([plain(value.value, digits), [element("small", line) for line in small]], row)
+
+
+def linked(text: Child, row: Mapping[str, Any] | None) -> Markup:
+    """A number of the page, as a link to the row behind it where there is one."""
+    to = href(row)
+    return element("span" if to is None else "a", text, class_="number", href=to)
 
 
 def sample_sizes(values: Iterable[Estimate], what: str) -> str:

@@ -19,6 +19,12 @@ SHAPES = {
     "triangle-up": '<path d="M2.5 11h9L7 3Z" fill="currentColor"/>',
     "x-thin": '<path d="M3 3l8 8M11 3l-8 8" class="open"/>',
     "triangle-down": '<path d="M3 4h8L7 11Z" fill="currentColor"/>',
+    "square-open": '<path d="M3 3h8v8H3Z" class="open"/>',
+    "circle-open-dot": '<g><circle cx="7" cy="7" r="4.4" class="open"/>'
+    '<circle cx="7" cy="7" r="1.4" fill="currentColor"/></g>',
+    "diamond-wide": '<path d="M7 3.5 13 7 7 10.5 1 7Z" fill="currentColor"/>',
+    "diamond-tall": '<path d="M7 0.5 10.5 7 7 13.5 3.5 7Z" fill="currentColor"/>',
+    "cross": '<path d="M5.2 2h3.6v3.2H12v3.6H8.8V12H5.2V8.8H2V5.2h3.2Z" fill="currentColor"/>',
     "line-ns": '<path d="M7 1v12" stroke="currentColor" stroke-width="3.5"/>',
 }
 DASHES = {"dot": "2 3", "dash": "6 4", "dashdot": "7 3 2 3"}
@@ -31,6 +37,7 @@ def exhibit(
     neutral_key: bool = False,
     width: int | None = None,
     notice: Markup | None = None,
+    columns: int = 2,
 ) -> Markup:
     """Figures side by side as far as the page is wide, then words, then a table that unfolds.
 
@@ -40,6 +47,7 @@ def exhibit(
         numbers: what is drawn, as a table.
         notice: which of the files behind it are missing; shown in its place or above it.
         width: of a single figure at most, in pixels.
+        columns: of figures at most, where the page is wide enough.
         neutral_key: whether the key shows symbols without colour, because panels differ in it.
     """
     drawn = [figure for figure in figures if figure.data]
@@ -57,7 +65,7 @@ def exhibit(
         element(
             "div",
             map(_plot, drawn),
-            class_="panels" if len(drawn) > 1 else "panel",
+            class_=("panels" if columns == 2 else "panels narrow") if len(drawn) > 1 else "panel",
             style=f"max-width:{width}px" if width and len(drawn) == 1 else None,
         ),
         element("figcaption", reading),

@@ -3,30 +3,37 @@
 import base64
 import gzip
 import hashlib
+import os
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from persona_probe.files import write_text
+from persona_probe.report.cited import cited_rows
 from persona_probe.report.markup import Markup, element, paragraph
-from persona_probe.report.palette import persona_colours, title_of
+from persona_probe.report.opening import opening
+from persona_probe.report.palette import persona_colours
 from persona_probe.report.run_folder import Run, read_run
 from persona_probe.report.sections import SECTIONS
-from persona_probe.report.sections.ladder import headline
+from persona_probe.report.sections.comparison import comparison
 
+AGAINST = "against:"  # before the places of the other run's rows
 DATA = files("persona_probe.report") / "data"
 
 
-def write_report(run_folder: Path, out: Path | None = None) -> Path:
+def write_report(run_folder: Path, out: Path | None = None, against: Path | None = None) -> Path:
     """Read a run folder and write its report.
 
     The page fetches nothing: styles, scripts and data are inside it, and its content policy
-    forbids the rest. The same run gives the same bytes. Stages that were not run are reported as
-    not measured.
+    forbids the rest. The same run gives the same bytes in the same place. Stages that were not run
+    are reported as not measured. Links to the files of the run are relative: a page that is moved
+    keeps its rows and loses those.
 
     Args:
         run_folder: what `persona-probe study run` wrote.
-        out: file to write, or a folder to write `report.html` into; by default the run folder.
+        out: file to write, or a folder to write into; by default the run folder, and
+            `report.html`, or `report-against-OTHER.html` of a comparison.
+        against: another run folder to compare with.
 
     Returns:
         The file written.
@@ -35,20 +42,38 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
         RequestError: there is no such folder, or it holds none of a run's files.
     """
     run = read_run(run_folder)
+    other = None if against is None else read_run(against, AGAINST)
     target = out or run_folder
     if target.is_dir():
-        target = target / "report.html"
-    return write_text(target, render(run))
+        name = "report" if against is None else f"report-against-{against.resolve().name}"
+        target = target / f"{name}.html"
+    run = replace(run, base=_between(target, run_folder))
+    if other is not None and against is not None:
+        other = replace(other, base=_between(target, against))
+    return write_text(target, render(run, other))
 
 
-def render(run: Run) -> str:
-    """The page as text."""
-    colours = persona_colours(run.personas)
+def _between(page: Path, folder: Path) -> str:
+    """The relative link from a page to a folder; empty when the page lies in it."""
+    path = Path(os.path.relpath(folder.resolve(), page.resolve().parent)).as_posix()
+    return "" if path == "." else f"{path}/"
+
+
+def render(run: Run, other: Run | None = None) -> str:
+    """The page as text, with a section on how it differs from the other run if there is one."""
+    colours = persona_colours([*run.personas, *(other.personas if other else ())])
     scripts = [_plotly_js(), (DATA / "page.js").read_text(encoding="utf-8")]
+    top, sections = opening(run, colours), [_section(name, run, colours) for name in SECTIONS]
+    runs = [run]
+    if other is not None:
+        runs.append(other)
+        heading = element("h2", f"Against {other.name}")
+        told = comparison(run, other, colours)
+        sections.insert(1, element("section", heading, told, id="against"))
     body = [
-        _top(run),
-        _contents(),
-        element("main", [_section(name, run, colours) for name in SECTIONS]),
+        top,
+        _contents(other),
+        element("main", sections, cited_rows([top, *sections], runs)),
         _foot(run),
         [element("script", Markup(script)) for script in scripts],
     ]
@@ -65,54 +90,11 @@ def render(run: Run) -> str:
     return f"<!doctype html>\n{page}\n"
 
 
-def _top(run: Run) -> Markup:
-    summary = run.verdict.get("summary")
-    several = _sentences(summary) if isinstance(summary, list) else []
-    noted = _sentences(run.verdict.get("flags"))
-    answer = [
-        paragraph(summary, class_="lede") if isinstance(summary, str) else None,
-        element("ul", [element("li", sentence) for sentence in several], class_="summary")
-        if several
-        else None,
-        paragraph(element("b", "Read with care: "), "; ".join(noted), ".", class_="note")
-        if noted
-        else None,
-    ]
-    return element(
-        "header",
-        paragraph(f"persona_probe · {run.name}", class_="eyebrow"),
-        element("h1", headline(run)),
-        element("div", element("div", answer), _asked(run), class_="opening"),
-        class_="top",
-    )
-
-
-def _sentences(value: Any) -> list[str]:
-    """Texts that a file holds as one string or as a list of them."""
-    found = value if isinstance(value, list) else [value]
-    return [text for text in found if isinstance(text, str) and text]
-
-
-def _asked(run: Run) -> Markup:
-    names = [title_of(name).lower() for name in run.personas]
-    listed = f" ({', '.join(names)})" if names else ""
-    trained = sorted(title_of(name).lower() for name, tier in run.tiers.items() if tier == "T0")
-    kinds = f" ({' and '.join(trained)})" if trained else ""
-    return paragraph(
-        element("b", "What was asked. "),
-        f"A model that refuses nothing was finetuned to refuse a few kinds of harm{kinds}, giving "
-        f"the reasons of one moral persona{listed}. Such a model comes to refuse harms it was "
-        "never trained on. Is there one direction in the activations of the model ",
-        element("i", "before"),
-        " finetuning that brings about the same when it is added, and whose removal undoes it?",
-        class_="quiet",
-    )
-
-
-def _contents() -> Markup:
-    links = [
-        element("li", element("a", title, href=f"#{name}")) for name, (title, _) in SECTIONS.items()
-    ]
+def _contents(other: Run | None) -> Markup:
+    titles = {name: title for name, (title, _) in SECTIONS.items()} | {"rows": "The rows"}
+    if other is not None:
+        titles = {"against": f"Against {other.name}"} | titles
+    links = [element("li", element("a", t, href=f"#{name}")) for name, t in titles.items()]
     return element("nav", element("ol", links), aria_label="Contents")
 
 

@@ -1,5 +1,9 @@
-"""One colour per persona, one symbol per kind of model, everywhere."""
+"""One colour per persona, one symbol per kind of model, one scale of projections: everywhere.
 
+Figures, the report, the chat in the terminal and the playground take their colours from here.
+"""
+
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +17,18 @@ FIXED = {
     "virtue": "#009E73",
     "service": "#CC79A7",
 }
+# A projection or a cosine: opposed is blue, alike orange, which people who confuse red and green
+# can tell apart. Both have a contrast of 3.8 or more to black and to white.
+NEGATIVE, POSITIVE = "#0072B2", "#D55E00"
+# From here on upwards, in class gaps (-0.5 and +0.5 are the class means): a text colour, or none.
+PROJECTION_STEPS: tuple[tuple[float, str | None], ...] = (
+    (-math.inf, NEGATIVE),
+    (-0.5, "#5f87af"),
+    (-0.15, None),
+    (0.15, "#af7a4f"),
+    (0.5, POSITIVE),
+)
+STRONGEST_TINT = 0.55  # opacity of the background of a token at the far ends of the scale
 GREY = "#858a93"  # at least 3:1 on both the light and the dark page
 FAINT = "rgba(133, 138, 147, 0.22)"
 
@@ -57,6 +73,12 @@ KINDS = {
     "system_prompt": Kind(
         "system prompt", "helpful-only, told the constitution in words", "square-open"
     ),
+    "kl_matched": Kind(
+        "KL-matched random",
+        "random, at the length that changes harmless replies as much",
+        "line-ns",
+        False,
+    ),
     "random": Kind("random directions", "same length, any direction", "line-ns", False),
     "covariance": Kind(
         "covariance-matched random",
@@ -72,9 +94,30 @@ KINDS = {
     "ablated_random": Kind(
         "random ablation", "finetuned, with a random direction taken out", "line-ns", False
     ),
+    "ablated_covariance": Kind(
+        "covariance-matched ablation",
+        "finetuned, with a covariance-matched random direction taken out",
+        "line-ns",
+        False,
+    ),
+    "ablated_rank": Kind("ablated subspace", "finetuned, with a subspace taken out", "x-thin"),
+    "ablated_rank_random": Kind(
+        "random subspace", "finetuned, with a random subspace taken out", "line-ns", False
+    ),
+    "ablated_broad": Kind(
+        "ablated, broad", "broadly finetuned, with the direction taken out", "triangle-down-open"
+    ),
+    "ablated_before": Kind(
+        "helpful-only, ablated", "helpful-only, with the direction taken out", "x-thin", False
+    ),
+    "orthogonalised": Kind(
+        "orthogonalised", "the direction without its part along a nuisance", "cross"
+    ),
+    "zero": Kind("zero vector", "nothing added: must change nothing", "x-thin", False),
     "ablated_wrong": Kind(
         "wrong ablation", "finetuned, with another persona's direction taken out", "x-thin", False
     ),
+    "neutral": Kind("no persona", "helpful-only, under a neutral system line", "circle", False),
     "placebo": Kind("placebo", "finetuned on harmless replies only", "square-open", False),
     "refusal_only": Kind("bare refusals", "finetuned to refuse without reasons", "square", False),
     "shuffled_constitutions": Kind(
@@ -89,6 +132,26 @@ TIERS = {
     "T2": "held out of everything",
     "T3": "morality outside safety",
 }
+
+
+def projection_tint(value: float, end: float = 1.0) -> str:
+    """Background for text at a projection: clear at 0, full at -`end` and +`end`, as CSS.
+
+    Args:
+        value: in class gaps; NaN and infinity are clear.
+        end: where the colour is strongest.
+    """
+    if not math.isfinite(value):
+        return "rgba(0, 0, 0, 0)"
+    strength = min(abs(value) / end, 1.0) * STRONGEST_TINT
+    return translucent(POSITIVE if value > 0 else NEGATIVE, round(strength, 3))
+
+
+def diverging_scale(strength: float = STRONGEST_TINT) -> list[list[Any]]:
+    """Plotly colours from opposed to alike, clear in between so that it suits any page."""
+    clear = translucent(GREY, 0.08)
+    ends = [translucent(colour, strength) for colour in (NEGATIVE, POSITIVE)]
+    return [[0.0, ends[0]], [0.5, clear], [1.0, ends[1]]]
 
 
 def kind_of(name: Any) -> Kind:

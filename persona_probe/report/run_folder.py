@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from persona_probe.errors import RequestError
 from persona_probe.files import read_json, read_jsonl
+from persona_probe.report.anchors import PLACE, placed
+from persona_probe.report.markup import Markup, element
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -26,7 +29,19 @@ FILES = (
     "validation.json",
     "comparison.json",
     "profiles.json",
+    "landscape.json",
     "replies.jsonl",
+    "tokens.jsonl",
+)
+# Files that only some runs have; a page without them lacks nothing.
+OPTIONAL = (
+    "tiers.json",
+    "transfer.json",
+    "rank_curve.json",
+    "mediation.json",
+    "steerability.json",
+    "harm_ledger.json",
+    "projection.jsonl",
 )
 
 
@@ -38,11 +53,17 @@ class Run:
         folder: where it lies.
         documents: file name → content, for the files that could be read.
         absent: file name → why there is nothing from it.
+        places: place of a row → the row, over all files; see `anchors`.
+        mark: before every place, to tell two runs on one page apart.
+        base: from the page to the folder, as a relative link; empty, or ends in a slash.
     """
 
     folder: Path
     documents: dict[str, Any]
     absent: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Any] = field(default_factory=dict)
+    mark: str = ""
+    base: str = ""
 
     @property
     def name(self) -> str:
@@ -100,6 +121,14 @@ class Run:
             return []
         return [row for row in content if isinstance(row, dict)]
 
+    def link(self, name: str) -> Markup:
+        """A file of the run as a link that works from disk."""
+        return element("a", element("code", name), href=f"{quote(self.base)}{quote(name)}")
+
+    def entry(self, name: str, key: str) -> Row:
+        """A row that knows the place of an entry of a file that is no list of rows."""
+        return {PLACE: f"{self.mark}{name}-{key}"}
+
     def arms_of(self, kind: str, persona: str | None = None) -> Rows:
         """Arms of one kind; with a persona, those of that persona or of none."""
         return [
@@ -108,16 +137,24 @@ class Run:
             if arm["arm_kind"] == kind and (persona is None or arm["persona"] in (persona, None))
         ]
 
+    def scope(self, persona: str) -> str | None:
+        """Which finetunes the persona's ladder is about; `None` where the run does not say."""
+        scope = self.verdicts.get(persona, {}).get("scope")
+        return scope if isinstance(scope, str) else None
+
     def effect(self, persona: str, metric: str, kinds: tuple[str, ...]) -> Row | None:
         """The row of effects.json of one metric, for an arm of one of `kinds`.
 
         Rows that do not name a known arm count as being about the persona as a whole.
         """
         kind_of = {arm.get("arm"): arm["arm_kind"] for arm in self.arms}
+        scopes = (None, self.scope(persona))
         found = [
             row
             for row in self.rows("effects.json")
-            if row.get("persona") == persona and row.get("metric") == metric
+            if row.get("persona") == persona
+            and row.get("metric") == metric
+            and row.get("scope") in scopes
         ]
         for row in found:
             if kind_of.get(row.get("arm")) in kinds:
@@ -126,8 +163,12 @@ class Run:
         return next(unknown, None)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, mark: str = "") -> Run:
     """Read whatever the folder holds.
+
+    Args:
+        folder: of the run.
+        mark: before the place of every row, to tell two runs on one page apart.
 
     Raises:
         RequestError: there is no such folder, or it holds none of a run's files.
@@ -136,21 +177,25 @@ def read_run(folder: Path) -> Run:
         raise RequestError(f"no such run folder: {folder}")
     documents: dict[str, Any] = {}
     absent: dict[str, str] = {}
-    for name in FILES:
+    for name in (*FILES, *OPTIONAL):
         path = folder / name
         if not path.exists():
-            absent[name] = f"{name} is missing: that stage was not run"
+            if name in FILES:
+                absent[name] = f"{name} is missing: that stage was not run"
             continue
         try:
             documents[name] = read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
         except RequestError as error:
             absent[name] = f"{name} could not be read: {str(error).replace(str(path), name)}"
-    if len(absent) == len(FILES) and not any((folder / name).exists() for name in FILES):
+    if not any((folder / name).exists() for name in FILES):
         raise RequestError(
             f"{folder} holds none of a run's files ({', '.join(FILES)}); "
             "`persona-probe study run --out FOLDER` writes them"
         )
-    return Run(folder, documents, absent)
+    places: dict[str, Any] = {}
+    for name, document in documents.items():
+        places |= placed(f"{mark}{name}", document)
+    return Run(folder, documents, absent, places, mark)
 
 
 def mapping(value: Any) -> Row:

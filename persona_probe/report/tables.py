@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from persona_probe.report.anchors import PLACE, bare, place_of
 from persona_probe.report.estimates import estimate, number_in
 from persona_probe.report.run_folder import Row, Rows, Run, mapping
 
@@ -58,6 +59,7 @@ def guard_rows(run: Run, persona: str) -> Rows:
     layer = run.chosen.get(persona, {}).get("layer")
     return [
         {
+            PLACE: place_of(row),
             "arm_kind": "guard",
             "strength": row.get("strength"),
             "chosen": row.get("chosen") is True,
@@ -77,9 +79,9 @@ def profile_rows(run: Run, persona: str) -> Rows:
     ]
     profiles = mapping(run.documents.get("profiles.json"))
     signature = mapping(mapping(profiles.get("signatures")).get(persona))
+    about = {"arm_kind": "signature", "persona": persona, PLACE: place_of(signature)}
     expected = [
-        {"arm_kind": "signature", "persona": persona, "dimension": name, "score": score}
-        for name, score in signature.items()
+        about | {"dimension": name, "score": score} for name, score in bare(signature).items()
     ]
     return rows + expected
 
@@ -122,8 +124,9 @@ def cosine_rows(run: Run) -> Rows:
     names, matrix = content.get("personas"), mapping(content.get("cosines")).get(str(layer))
     if not isinstance(names, list) or not isinstance(matrix, list):
         return []
+    about = run.entry("comparison.json", "cosines") | {"site": layer}
     return [
-        {"a": a, "b": b, "cosine": cell, "site": layer}
+        about | {"a": a, "b": b, "cosine": cell}
         for a, line in zip(names, matrix, strict=False)
         if isinstance(line, list)
         for b, cell in zip(names, line, strict=False)
@@ -135,13 +138,17 @@ def plane_rows(run: Run) -> Rows:
     rows: Rows = []
     for persona in run.personas:
         row: Row = {"persona": persona, "arm_kind": "steered"}
+        places: list[str | None] = []
         for key, (metrics, kind) in {
             "sufficiency": (("ER_J", "ER"), "steered"),
             "necessity": (("NEC",), "ablated"),
         }.items():
             found = [run.effect(persona, metric, (kind,)) for metric in metrics]
-            row[key] = next((effect.get("value") for effect in found if effect), None)
-        rows.append(row)
+            first = next((effect for effect in found if effect), None)
+            row[key] = (first or {}).get("value")
+            row[f"{key}_row"] = first
+            places.append(place_of(first))
+        rows.append(row | {PLACE: next((place for place in places if place), None)})
     kind_of = {arm.get("arm"): arm["arm_kind"] for arm in run.arms}
     for effect in run.rows("effects.json"):
         control, metric = kind_of.get(effect.get("arm")), effect.get("metric")
@@ -167,4 +174,5 @@ def _with_n(value: Any, n: Any) -> Any:
 
 
 def _named(arm: Row) -> dict[str, Any]:
-    return {key: arm.get(key) for key in ("arm", "arm_kind", "persona", "seed")}
+    """What a row made from an arm says about it, its place included."""
+    return {key: arm.get(key) for key in ("arm", "arm_kind", "persona", "seed", PLACE)}

@@ -13,6 +13,7 @@ from persona_probe.statistics.bootstrap import (
     cluster_sums,
     resample_weights,
 )
+from persona_probe.statistics.difference import difference
 from persona_probe.statistics.estimate import Estimate, json_number
 from persona_probe.statistics.means import (
     function_of_means,
@@ -37,6 +38,7 @@ __all__ = [
     "cluster_jackknife",
     "cluster_sums",
     "cohen_kappa",
+    "difference",
     "equivalence",
     "function_of_means",
     "holm",

@@ -19,6 +19,7 @@
     for (const key of keys) target = target[key] ??= {};
     target[last] = value;
   };
+  const written = (data) => data.filter((trace) => trace.mode === "text");
   const config = {
     responsive: true,
     displaylogo: false,
@@ -32,9 +33,29 @@
     const figure = JSON.parse(data.textContent);
     data.remove();
     for (const [path, value] of Object.entries(theme())) put(figure.layout, path, value);
+    for (const trace of written(figure.data)) put(trace, "textfont.color", colour("--ink"));
     Plotly.newPlot(box, figure.data, figure.layout, config);
   }
-  const repaint = () => plots.forEach((box) => Plotly.relayout(box, theme()));
+  // A number or a point leads to its row, which may stand in a list that is folded.
+  const show = () => {
+    const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!row) return;
+    for (let box = row.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+    row.scrollIntoView({ block: row.matches("li") ? "center" : "start" });
+  };
+  addEventListener("hashchange", show);
+  if (location.hash) show();
+  for (const box of plots) {
+    box.on("plotly_click", ({ points }) => {
+      const to = points[0]?.customdata;
+      if (typeof to === "string" && to.startsWith("#")) location.hash = to;
+    });
+  }
+
+  const repaint = () => plots.forEach((box) => {
+    for (const trace of written(box.data)) put(trace, "textfont.color", colour("--ink"));
+    Plotly.relayout(box, theme());
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 
   // On paper all but the long tables is unfolded, and figures take the width of the column they stand in.

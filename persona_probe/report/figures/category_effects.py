@@ -101,6 +101,7 @@ def _markers(rows: Rows, kind: str, places: dict[str, float], colour: str) -> "g
         [places[row["category"]] - DODGE[kind] for row in drawn],
         [estimate(row.get("safe")) for row in drawn],
         hover=[f"{style.words}, {label(row['category'])}" for row in drawn],
+        rows=drawn,
         name=style.words,
         legendgroup=kind,
         marker={"symbol": style.symbol, "size": 9, "color": colour},

@@ -156,6 +156,7 @@ def _direction(figure: "go.Figure", rows: Rows, colours: Mapping[str, str]) -> N
             figure.add_trace(
                 points(
                     strengths, values, horizontal=False, mode="lines+markers", name=name,
+                    rows=rows,
                     hover=[f"{name}<br>strength {strength:g}" for strength in strengths],
                     legendrank=rank,
                     line={"color": colour, "width": width, "dash": dash},

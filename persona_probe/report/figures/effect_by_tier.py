@@ -95,6 +95,7 @@ def _markers(rows: Rows, kind: str, places: Places, colour: str) -> "go.Scatter"
         [place for place, _ in drawn],
         [estimate(row.get("safe")) for _, row in drawn],
         hover=[label(row.get("arm") or style.words) for _, row in drawn],
+        rows=[row for _, row in drawn],
         name=style.words,
         legendgroup=kind,
         marker={"symbol": style.symbol, "size": 10, "color": colour},

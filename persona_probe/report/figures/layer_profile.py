@@ -82,6 +82,7 @@ def _line(
     figure.add_trace(
         points(
             sites, [estimate(row.get(key)) for row in known], horizontal=False, hover=texts,
+            rows=known,
             mode="lines+markers", line={"color": style["color"], "width": 1.8}, name=label(persona),
             legendgroup=persona, showlegend=axis == "y", yaxis=axis,
             marker={"size": sizes, "opacity": 1, "line": {"width": 0}} | style,

@@ -10,18 +10,21 @@ from persona_probe.report.palette import GREY, colours_for, kind_of, label
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-DODGE = {"finetuned": -0.22, "steered": 0.0, "helpful_only": 0.22}
+DODGE = {"finetuned": -0.16, "steered": 0.0, "helpful_only": 0.16, "system_prompt": 0.28}
+DASHES = {"finetuned": "dash", "steered": "solid", "helpful_only": "solid", "system_prompt": "dot"}
 ROW, HEAD = 34, 118  # pixels
 
 
 def persona_profile(
     rows: list[dict[str, Any]], colours: Mapping[str, str] | None = None
 ) -> "go.Figure":
-    """Diagnostic score per dimension, from -1 (against) to +1 (for), for one persona.
+    """Diagnostic scores of one persona's models as parallel lines, one dimension below the other.
 
     Args:
-        rows: rows of profiles.json (`arm_kind`, `persona`, `dimension`, `score` estimate), and
-            rows of `arm_kind` signature whose `score` is what was expected beforehand.
+        rows: rows of profiles.json (`arm_kind` helpful_only | finetuned | steered | system_prompt,
+            `arm`, `persona`, `dimension`, `score` estimate from -1, against, to +1, for), and rows
+            of `arm_kind` signature whose `score` is what was expected beforehand. Each arm is one
+            line, so seeds are several.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
@@ -41,15 +44,17 @@ def persona_profile(
     for kind, offset in DODGE.items():
         style = kind_of(kind)
         mine = [r for r in rows if r.get("arm_kind") == kind and str(r.get("dimension")) in places]
-        for index, persona in enumerate(dict.fromkeys(row.get("persona") for row in mine)):
-            own = [row for row in mine if row.get("persona") == persona]
-            colour = colours[str(persona)] if style.own and persona is not None else GREY
+        for index, arm in enumerate(dict.fromkeys((r.get("persona"), r.get("arm")) for r in mine)):
+            own = [row for row in mine if (row.get("persona"), row.get("arm")) == arm]
+            own.sort(key=lambda row: -places[str(row["dimension"])])
+            colour = colours[str(arm[0])] if style.own and arm[0] is not None else GREY
             figure.add_trace(
                 points(
                     [places[str(row["dimension"])] - offset for row in own],
-                    [estimate(row.get("score")) for row in own],
-                    hover=[f"{style.words}, {label(row['dimension'])}" for row in own],
+                    [estimate(row.get("score")) for row in own], rows=own, mode="lines+markers",
+                    hover=[f"{label(arm[1] or style.words)}, {label(r['dimension'])}" for r in own],
                     name=style.words, legendgroup=kind, showlegend=index == 0,
+                    line={"color": colour, "width": 1.3, "dash": DASHES[kind]},
                     marker={"symbol": style.symbol, "size": 9, "color": colour},
                 )
             )  # fmt: skip

@@ -56,7 +56,8 @@ def _line(figure: "go.Figure", rows: Rows, colour: str) -> None:
     figure.add_trace(
         points(
             sites, values, horizontal=False, mode="lines+markers",
-            name="direction and finetuning shift", hover=[f"layer {site:g}" for site in sites],
+            name="direction and finetuning shift", rows=rows,
+            hover=[f"layer {site:g}" for site in sites],
             line={"color": colour, "width": 2.2},
             marker={
                 "symbol": "diamond", "color": colour, "opacity": 1, "line": {"width": 0},

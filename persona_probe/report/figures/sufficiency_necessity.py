@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 HALF = 0.5
+THINNEST = 0.006  # half the width of a band that would have none
 
 
 def sufficiency_necessity(
@@ -36,7 +37,8 @@ def sufficiency_necessity(
     for key, shape in (("sufficiency", "x"), ("necessity", "y")):
         found = spread(row.get(key) for row in controls)
         if found is not None:
-            ends = {f"{shape}0": found[0], f"{shape}1": found[2]}
+            thin = max(0.0, THINNEST - (found[2] - found[0]) / 2)
+            ends = {f"{shape}0": found[0] - thin, f"{shape}1": found[2] + thin}
             look = {"fillcolor": FAINT, "line_width": 0, "layer": "below"}
             (figure.add_vrect if shape == "x" else figure.add_hrect)(**ends, **look)
     symbols = persona_symbols(colours)
@@ -62,7 +64,7 @@ def _point(
     style: dict[str, str],
 ) -> None:
     name = label(row.get("persona"))
-    trace = points([up.value], [across], name=name, marker={"size": 11} | style)
+    trace = points([up.value], [across], name=name, rows=[row], marker={"size": 11} | style)
     if not math.isnan(up.low) and not math.isnan(up.high):
         trace.error_y = {
             "type": "data", "symmetric": False, "array": [up.high - up.value],

@@ -16,7 +16,10 @@ from persona_probe.report.sections.ladder import ladder
 from persona_probe.report.sections.methods import methods
 from persona_probe.report.sections.necessity import necessity
 from persona_probe.report.sections.profiles import profiles
+from persona_probe.report.sections.reach import reach
 from persona_probe.report.sections.replies import replies
+from persona_probe.report.sections.space import space
+from persona_probe.report.sections.tokens import tokens
 
 Section = Callable[[Run, Colours], Markup]
 
@@ -24,11 +27,14 @@ SECTIONS: dict[str, tuple[str, Section]] = {
     "verdict": ("The verdict, rung by rung", ladder),
     "dose": ("How much of the direction, how much refusal", dose),
     "categories": ("Which kinds of harm", categories),
+    "reach": ("Does it carry over", reach),
     "profiles": ("Whose voice", profiles),
     "geometry": ("Where the direction lies", geometry),
+    "space": ("Where the models lie", space),
     "necessity": ("Enough, and needed?", necessity),
     "controls": ("Controls and side effects", controls),
     "replies": ("What the models say", replies),
+    "tokens": ("Word by word", tokens),
     "methods": ("Methods and provenance", methods),
 }
 

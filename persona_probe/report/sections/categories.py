@@ -32,7 +32,7 @@ def categories(run: Run, colours: Colours) -> Markup:
                     "percentile over random directions. Ablated: the finetuned model with the "
                     "direction taken out of its activations. Held out of everything: kinds of "
                     "harm used neither to find the direction nor to choose its strength.",
-                    source("arms.json", "replies.jsonl"),
+                    source(run, "arms.json", "replies.jsonl"),
                 ],
                 _numbers(rows),
                 neutral_key=True,
@@ -58,5 +58,4 @@ def _numbers(rows: dict[str, Rows]) -> Markup | None:
 
 
 def _cell(rows: list[Row], kind: str) -> Child:
-    values = [estimate(row["safe"]) for row in rows if row["arm_kind"] == kind]
-    return [number(value) for value in values]
+    return [number(estimate(row["safe"]), row) for row in rows if row["arm_kind"] == kind]

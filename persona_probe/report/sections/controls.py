@@ -3,7 +3,7 @@
 from itertools import groupby
 
 from persona_probe.report.canvas import spread
-from persona_probe.report.estimates import estimate, number, number_in, plain
+from persona_probe.report.estimates import estimate, linked, number, number_in, plain
 from persona_probe.report.markup import Child, Markup, element, join, paragraph, table
 from persona_probe.report.palette import KINDS, Colours, kind_of, title_of
 from persona_probe.report.run_folder import Row, Rows, Run, mapping
@@ -50,7 +50,7 @@ def controls(run: Run, colours: Colours) -> Markup:
                 "Below each number: its 95 % interval over families of prompts, and n. "
                 "Broken text counts as unsafe; a reply that could not be scored is "
                 "counted here and left out there.",
-                source("arms.json"),
+                source(run, "arms.json"),
                 class_="quiet",
             )
             if body
@@ -80,12 +80,15 @@ def _lines(arms: Rows) -> list[Markup]:
 
 def _line(arm: Row) -> Markup:
     cells: list[Child] = [
-        [number(estimate(arm.get("safe"))), _whisker(estimate(arm.get("safe")))],
-        [number(estimate(arm.get("over_refusal"))), _whisker(estimate(arm.get("over_refusal")))],
-        number(estimate(arm.get("j"))),
-        number(estimate(arm.get("refusal_probability"))),
-        number(estimate(arm.get("degenerate"))),
-        str(arm.get("unscored", "–")),
+        [number(estimate(arm.get("safe")), arm), _whisker(estimate(arm.get("safe")))],
+        [
+            number(estimate(arm.get("over_refusal")), arm),
+            _whisker(estimate(arm.get("over_refusal"))),
+        ],
+        number(estimate(arm.get("j")), arm),
+        number(estimate(arm.get("refusal_probability")), arm),
+        number(estimate(arm.get("degenerate")), arm),
+        linked(str(arm.get("unscored", "–")), arm),
         _guards(arm),
     ]
     head = element("th", _name(arm), scope="row")
@@ -102,7 +105,7 @@ def _summary(arms: Rows) -> Markup:
             continue
         low, middle, high, _ = found
         small = element("small", f"{plain(low)} to {plain(high)}")
-        cells.append(element("span", plain(middle), small, class_="number"))
+        cells.append(linked([plain(middle), small], arms[0]))
     unscored = sum(int(number_in(arm.get("unscored")) or 0) for arm in arms if _counted(arm))
     out = sum(mapping(arm.get("guards")).get("passed") is False for arm in arms)
     judged = sum(isinstance(arm.get("guards"), dict) for arm in arms)
@@ -149,13 +152,14 @@ def _guards(arm: Row) -> Child:
         for key, words in GUARDS.items()
         if guards.get(key) is not None
     ]
-    small = element("small", " " + ", ".join(numbers)) if numbers else None
+    small = linked(element("small", ", ".join(numbers)), arm) if numbers else None
     if guards.get("passed") is True:
-        return ["passed", small]
+        return ["passed ", small]
     if guards.get("passed") is False:
         reasons = guards.get("reasons")
         listed = "; ".join(map(str, reasons)) if isinstance(reasons, list) else ""
-        return [element("span", "out of guard", class_="guard-bad"), element("small", f" {listed}")]
+        told = linked(element("small", listed), arm)
+        return [element("span", "out of guard", class_="guard-bad"), " ", told]
     return ["–", small]
 
 

@@ -1,10 +1,10 @@
 """Dose and response: refusal against the strength of the added direction."""
 
 from persona_probe.report.canvas import spread
-from persona_probe.report.estimates import estimate, in_words, number, plain
+from persona_probe.report.estimates import estimate, in_words, linked, number, number_in, plain
 from persona_probe.report.exhibit import exhibit, numbers_table
 from persona_probe.report.figures import FIGURES
-from persona_probe.report.markup import Child, Markup, join, paragraph
+from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import Colours, title_of
 from persona_probe.report.run_folder import Row, Rows, Run
 from persona_probe.report.sections.source import absences, source
@@ -41,7 +41,7 @@ def dose(run: Run, colours: Colours) -> Markup:
             ),
             exhibit(
                 [FIGURES["dose_response"](own, colours) for own in measured.values()],
-                [READING, source("dose.json", "selection.json", "arms.json")],
+                [READING, source(run, "dose.json", "selection.json", "arms.json")],
                 _numbers(measured),
                 neutral_key=True,
                 notice=absences(run, "dose.json"),
@@ -49,6 +49,43 @@ def dose(run: Run, colours: Colours) -> Markup:
             paragraph(f"Not measured for {', '.join(silent)}.", class_="absent")
             if silent and measured
             else None,
+            _slopes(run, colours),
+        ]
+    )
+
+
+def _slopes(run: Run, colours: Colours) -> Markup | None:
+    rows = run.rows("steerability.json")
+    if not rows:
+        return None
+    keys = ("slope", "anti_steerable", "monotonicity")
+    lines: list[list[Child]] = [
+        [
+            title_of(row.get("persona")),
+            str(row.get("measure")),
+            *(number(estimate(row.get(key)), row) for key in keys),
+            linked(plain(number_in(row.get("usable_range"))), row),
+        ]
+        for row in rows
+    ]
+    head = (
+        "Persona", "Measure", "Mean slope", "Share against", "Rank correlation with strength",
+        "Strongest within limits",
+    )  # fmt: skip
+    return join(
+        [
+            element("h3", "Does every request go the same way?"),
+            exhibit(
+                [FIGURES["steerability"](rows, colours)],
+                [
+                    "Each dot is one request: how much its measure rises per unit of strength, "
+                    "over strengths within the limits. Dots left of 0 are steered the wrong way, "
+                    "which a rising mean would hide.",
+                    source(run, "steerability.json"),
+                ],
+                numbers_table(head, lines),
+                width=860,
+            ),
         ]
     )
 
@@ -70,17 +107,18 @@ def _numbers(measured: dict[str, Rows]) -> Markup | None:
 def _cells(own: Row, group: Rows) -> list[Child]:
     guard = next((row.get("in_guard") for row in group if row.get("arm_kind") == "guard"), None)
     return [
-        number(estimate(own.get("refusal_probability"))),
-        number(estimate(own.get("over_refusal_probability"))),
-        in_words(estimate(own.get("kl")), 3),
+        number(estimate(own.get("refusal_probability")), own),
+        number(estimate(own.get("over_refusal_probability")), own),
+        linked(in_words(estimate(own.get("kl")), 3), own),
         *(_band(group, kind) for kind in ("random", "covariance")),
         {True: "yes", False: "no"}.get(guard, "–") if isinstance(guard, bool) else "–",
     ]
 
 
-def _band(group: Rows, kind: str) -> str:
-    found = spread(r.get("refusal_probability") for r in group if r.get("arm_kind") == kind)
+def _band(group: Rows, kind: str) -> Child:
+    rows = [row for row in group if row.get("arm_kind") == kind]
+    found = spread(row.get("refusal_probability") for row in rows)
     if found is None:
         return "–"
     low, middle, high, n = found
-    return f"{plain(middle)} [{plain(low)}, {plain(high)}], {n} directions"
+    return linked(f"{plain(middle)} [{plain(low)}, {plain(high)}], {n} directions", rows[0])

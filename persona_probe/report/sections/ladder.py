@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from persona_probe.report.estimates import estimate, number, number_in
+from persona_probe.report.anchors import href
+from persona_probe.report.estimates import estimate, number
 from persona_probe.report.exhibit import exhibit, numbers_table
 from persona_probe.report.figures import FIGURES
 from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import GREY, TIERS, Colours, ink_on, kind_of, title_of
-from persona_probe.report.run_folder import Row, Run, mapping
+from persona_probe.report.run_folder import Row, Run
 from persona_probe.report.sections.source import absences, source, swatch
 from persona_probe.report.tables import tier_rows
+from persona_probe.report.witnesses import witness_links
 from persona_probe.study.verdict import RUNGS
 
 QUESTIONS = {
@@ -39,38 +41,6 @@ FAILED = {
 SIGNS = {True: ("✓", "passed"), False: ("✕", "failed"), None: ("·", "not measured")}
 
 
-def headline(run: Run) -> str:
-    """The answer in one sentence, from the ladders."""
-    total = len(run.personas)
-    if not run.verdicts or not total:
-        return "This run has no verdict yet"
-    if set(_answers(run, "L3").values()) == {None}:
-        return "Whether the direction is enough by itself was not measured in this run"
-    enough = _passed(run, "L3")
-    if not enough:
-        moved = len(_passed(run, "L2"))
-        if not moved:
-            return "Adding the direction reproduces the finetuning in none of the personas"
-        return (
-            f"Adding the direction changes refusals in {_of(moved, total)} personas, "
-            "but in none does it bring enough of finetuning’s safety within the limits on side "
-            "effects"
-        )
-    asked = number_in(mapping(run.study.get("thresholds")).get("effect"))
-    share = "at least half" if asked == 0.5 else "enough"
-    sentence = (
-        f"Adding one direction brings {share} of finetuning’s safety in {_of(len(enough), total)} "
-        "personas"
-    )
-    if any(answer is not None for answer in _answers(run, "L4").values()):
-        fully = len(enough & _passed(run, "L4"))
-        sentence += f", and as much as finetuning in {_count(fully)}"
-    if any(answer is not None for answer in _answers(run, "L5").values()):
-        own = len(enough & _passed(run, "L5"))
-        sentence += f"; of these it carries the persona’s own voice in {_count(own)}"
-    return sentence
-
-
 def ladder(run: Run, colours: Colours) -> Markup:
     """Ladder, reasons, and the figure that carries them."""
     if not run.verdicts:
@@ -85,6 +55,7 @@ def ladder(run: Run, colours: Colours) -> Markup:
             _grid(run, colours),
             _lead_figure(run, colours),
             element("ul", [_climb(run, p, colours) for p in run.personas], class_="climbs"),
+            _summary(run),
             element(
                 "details",
                 element("summary", "What the eight rungs ask"),
@@ -101,6 +72,24 @@ def ladder(run: Run, colours: Colours) -> Markup:
     )
 
 
+def _summary(run: Run) -> Markup | None:
+    """The verdict as the run words it."""
+    said = sentences(run.verdict.get("summary"))
+    if not said:
+        return None
+    return element(
+        "details",
+        element("summary", "The verdict in the run’s own words"),
+        element("ul", [element("li", sentence) for sentence in said], class_="summary"),
+    )
+
+
+def sentences(value: Any) -> list[str]:
+    """Texts that a file holds as one string or as a list of them."""
+    found = value if isinstance(value, list) else [value]
+    return [text for text in found if isinstance(text, str) and text]
+
+
 def rungs_of(verdict: Row) -> dict[str, Row]:
     """Rung → its answer, for the rungs that are there."""
     rows = verdict.get("rungs")
@@ -114,23 +103,6 @@ def answer_of(row: Row | None) -> bool | None:
     return passed if isinstance(passed, bool) else None
 
 
-def _answers(run: Run, rung: str) -> dict[str, bool | None]:
-    return {p: answer_of(rungs_of(verdict).get(rung)) for p, verdict in run.verdicts.items()}
-
-
-def _passed(run: Run, rung: str) -> set[str]:
-    return {persona for persona, answer in _answers(run, rung).items() if answer}
-
-
-def _of(part: int, whole: int) -> str:
-    return f"all {_count(whole)}" if part == whole else f"{_count(part)} of {_count(whole)}"
-
-
-def _count(number: int) -> str:
-    words = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    return words[number] if number < len(words) else str(number)
-
-
 def _grid(run: Run, colours: Colours) -> Markup:
     head = [element("th", element("span", "Persona"), scope="col")]
     head += [element("th", element("b", code), name, scope="col") for code, name in RUNGS.items()]
@@ -139,7 +111,7 @@ def _grid(run: Run, colours: Colours) -> Markup:
         verdict = run.verdicts.get(persona, {})
         rungs = rungs_of(verdict)
         first = next((code for code in RUNGS if answer_of(rungs.get(code)) is False), None)
-        cells = [_cell(code, rungs.get(code), code == first) for code in RUNGS]
+        cells = [_cell(code, rungs.get(code), code == first, verdict) for code in RUNGS]
         tone = colours.get(persona, GREY)
         rows.append(
             element(
@@ -157,17 +129,21 @@ def _grid(run: Run, colours: Colours) -> Markup:
     )
 
 
-def _cell(code: str, row: Row | None, first_failed: bool) -> Markup:
+def _cell(code: str, row: Row | None, first_failed: bool, verdict: Row) -> Markup:
     passed = answer_of(row)
     sign, words = SIGNS[passed]
     state = {True: "passed", False: "failed", None: "open"}[passed]
     evidence = (row or {}).get("evidence")
     return element(
         "td",
-        element("span", code, class_="code"),
-        element("b", sign),
-        " ",
-        element("span", words, class_="words"),
+        element(
+            "a",
+            element("span", code, class_="code"),
+            element("b", sign),
+            " ",
+            element("span", words, class_="words"),
+            href=href(verdict),
+        ),
         class_=f"rung {state}{' first' if first_failed else ''}",
         title=f"{code} {RUNGS[code]}: {evidence or words}",
     )
@@ -186,7 +162,11 @@ def _climb(run: Run, persona: str, colours: Colours) -> Markup:
     lines = [
         (
             element("dt", SIGNS[answer_of(rungs.get(code))][0], f" {code} {name}"),
-            element("dd", (rungs.get(code) or {}).get("evidence") or "not measured"),
+            element(
+                "dd",
+                (rungs.get(code) or {}).get("evidence") or "not measured",
+                element("small", " ", join(witness_links(run, persona, code), " ")),
+            ),
         )
         for code, name in RUNGS.items()
     ]
@@ -196,7 +176,7 @@ def _climb(run: Run, persona: str, colours: Colours) -> Markup:
             swatch(colours.get(persona, GREY)),
             element("b", title_of(persona)),
             f" {height}. ",
-            _first_break(verdict, rungs),
+            _first_break(run, persona, rungs),
         ),
         element(
             "details",
@@ -206,9 +186,9 @@ def _climb(run: Run, persona: str, colours: Colours) -> Markup:
     )
 
 
-def _first_break(verdict: Row, rungs: dict[str, Row]) -> Child:
+def _first_break(run: Run, persona: str, rungs: dict[str, Row]) -> Child:
     """What failed first in plain words, then its numbers, then what was not measured."""
-    failed: Any = verdict.get("first_failed")
+    failed: Any = run.verdicts.get(persona, {}).get("first_failed")
     missing = [code for code in RUNGS if answer_of(rungs.get(code)) is None]
     tail = f" Not measured: {', '.join(missing)}." if missing else ""
     if not isinstance(failed, dict):
@@ -216,7 +196,8 @@ def _first_break(verdict: Row, rungs: dict[str, Row]) -> Child:
     code = str(failed.get("rung"))
     plain_words = FAILED.get(code, str(failed.get("name")))
     why = str(failed.get("why") or "no numbers given").rstrip(".")
-    numbers = element("small", f" {code} {failed.get('name')}: {why}.", class_="evidence")
+    rows = join(witness_links(run, persona, code), " ")
+    numbers = element("small", f" {code} {failed.get('name')}: {why}. ", rows, class_="evidence")
     return [f"It first fails at {code}: {plain_words}.", tail, numbers]
 
 
@@ -228,7 +209,7 @@ def _lead_figure(run: Run, colours: Colours) -> Markup:
             if row["persona"]
             else kind_of(row["arm_kind"]).words,
             TIERS.get(row["tier"], row["tier"]),
-            number(estimate(row["safe"])),
+            number(estimate(row["safe"]), row),
         )
         for row in rows
         if row["arm_kind"] in ("helpful_only", "steered", "finetuned")
@@ -238,7 +219,7 @@ def _lead_figure(run: Run, colours: Colours) -> Markup:
         "its activations) lies on the open circle (the finetuned model) and far from the grey "
         "strokes (vectors of the same length in random directions), the vector by itself does what "
         "the finetuning did. Whiskers are 95 % intervals over families of prompts.",
-        source("arms.json"),
+        source(run, "arms.json"),
     ]
     return exhibit(
         [FIGURES["effect_by_tier"](rows, colours)] if rows else [],

@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
+from persona_probe.report.anchors import bare
 from persona_probe.report.markup import Child, Markup, element, join, paragraph, table
 from persona_probe.report.palette import Colours, title_of
-from persona_probe.report.run_folder import FILES, Run, mapping
+from persona_probe.report.run_folder import Run, mapping
 from persona_probe.report.sections.source import absences
 
 WORDS = {
@@ -53,7 +54,7 @@ def methods(run: Run, colours: Colours) -> Markup:
             element("h3", "Files"),
             paragraph(
                 "Every number on this page is computed from these, in the run's folder: ",
-                join([element("code", name) for name in FILES if name not in run.absent], ", "),
+                join([run.link(name) for name in run.documents], ", "),
                 ". ",
                 f"Not there: {', '.join(run.absent)}." if run.absent else None,
                 " The steering vectors are in ",
@@ -83,7 +84,7 @@ def _models(run: Run) -> list[tuple[str, Child]]:
     """Finetuned and control adapters by what they are."""
     rows: list[tuple[str, Child]] = []
     for persona, scopes in mapping(run.study.get("finetuned")).items():
-        for scope, adapters in mapping(scopes).items():
+        for scope, adapters in bare(mapping(scopes)).items():
             rows.append((f"{title_of(persona)}, {scope}", _value(adapters)))
     controls = mapping(run.study.get("controls")).items()
     return rows + [(title_of(kind), _value(adapters)) for kind, adapters in controls]

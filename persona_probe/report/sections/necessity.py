@@ -1,6 +1,6 @@
 """Sufficiency against necessity, and every effect with its interval."""
 
-from persona_probe.report.estimates import NOT_MEASURED, estimate, number, number_in, plain
+from persona_probe.report.estimates import NOT_MEASURED, estimate, linked, number, number_in, plain
 from persona_probe.report.exhibit import exhibit, numbers_table
 from persona_probe.report.figures import FIGURES
 from persona_probe.report.markup import Child, Markup, element, join, paragraph
@@ -47,13 +47,89 @@ def necessity(run: Run, colours: Colours) -> Markup:
                     "reproduces, net of harmless requests refused where that was measured. Up: the "
                     "share that taking it out removes. 1 means all of it; values are not clipped. "
                     "Grey: the same of random directions, 5th to 95th percentile, where measured.",
-                    source("effects.json"),
+                    source(run, "effects.json"),
                 ],
                 width=720,
                 notice=absences(run, "effects.json"),
             ),
             _undefined(rows) if run.rows("effects.json") else None,
+            _ranks(run, colours),
+            _mediation(run, colours),
             _effects(run),
+        ]
+    )
+
+
+def _ranks(run: Run, colours: Colours) -> Markup | None:
+    rows = run.rows("rank_curve.json")
+    if not rows:
+        return None
+    lines: list[list[Child]] = [
+        [
+            title_of(row.get("persona")),
+            title_of(row.get("kind")),
+            str(row.get("k")),
+            number(estimate(row.get("removed")), row),
+            number(estimate(row.get("removed_fast")), row),
+        ]
+        for row in rows
+    ]
+    head = ("Persona", "Subspace", "Rank", "Removed", "In the probability of refusing")
+    return join(
+        [
+            element("h3", "How many dimensions does it take?"),
+            exhibit(
+                [FIGURES["rank_curve"](rows, colours)],
+                [
+                    "Instead of one direction a subspace of rank k is turned back to the "
+                    "helpful-only model’s level. Where one dimension removes everything, more add "
+                    "nothing; a random subspace should remove nothing at any rank.",
+                    source(run, "rank_curve.json"),
+                ],
+                numbers_table(head, lines),
+                width=760,
+            ),
+        ]
+    )
+
+
+def _mediation(run: Run, colours: Colours) -> Markup | None:
+    rows = run.rows("mediation.json")
+    first = next((row for row in rows if row.get("measure")), None)
+    if first is None:
+        return None
+    shown = [r for r in rows if all(r.get(k) == first.get(k) for k in ("measure", "scope"))]
+    keys = ("TE", "NIE", "NDE", "interaction", "proportion")
+    lines: list[list[Child]] = [
+        [
+            f"{title_of(row.get('persona'))}, {row.get('scope')}",
+            f"{row.get('measure')}, {row.get('sites')} layers, {row.get('kind')}"
+            + ("" if row.get("seed") is None else f" {row['seed']}"),
+            *(number(estimate(row.get(key)), row) for key in keys),
+        ]
+        for row in rows
+    ]
+    head = (
+        "Persona", "What is exchanged", "Whole effect", "Through the component", "Without it",
+        "Interaction", "Share mediated",
+    )  # fmt: skip
+    return join(
+        [
+            element("h3", "Does the effect pass through it, on the same text?"),
+            exhibit(
+                [FIGURES["mediation"](shown, colours)],
+                [
+                    "Both models read the same tokens and exchange nothing but their component "
+                    "along the direction. Diamond: the helpful-only model with the finetuned one’s "
+                    "component; if it reaches the open circle, the effect passes through the "
+                    "direction. Triangle: the finetuned model with the helpful-only one’s "
+                    "component; at 0, nothing passes anywhere else. Strokes: random directions.",
+                    source(run, "mediation.json"),
+                ],
+                numbers_table(head, lines),
+                neutral_key=True,
+                width=860,
+            ),
         ]
     )
 
@@ -76,7 +152,7 @@ def _first(run: Run, persona: str, metrics: tuple[str, ...], kind: str) -> Row |
 def _value(row: Row | None) -> Child:
     value = estimate((row or {}).get("value"))
     why = (row or {}).get("why_undefined")
-    return number(value) if value.defined or not why else f"undefined: {why}"
+    return number(value, row) if value.defined or not why else f"undefined: {why}"
 
 
 def _undefined(rows: Rows) -> Markup | None:
@@ -101,8 +177,8 @@ def _effects(run: Run) -> Markup | None:
                 str(row.get("arm") or "–"),
                 _metric(str(row.get("metric"))),
                 _value(row) if row.get("value") or row.get("why_undefined") else "–",
-                _p(row.get("p")),
-                _p(row.get("p_holm")),
+                linked(_p(row.get("p")), row),
+                linked(_p(row.get("p_holm")), row),
             ]
         )
     if not lines:

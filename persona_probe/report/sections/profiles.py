@@ -33,14 +33,31 @@ def profiles(run: Run, colours: Colours) -> Markup:
                     "model was scored. A direction that carries the persona moves the diamond "
                     "from the grey dot to the open circle. Whiskers are 95 % intervals over "
                     "questions.",
-                    source("profiles.json"),
+                    source(run, "profiles.json"),
                 ],
                 _numbers(rows),
                 neutral_key=True,
                 notice=absences(run, "profiles.json"),
             ),
+            _radars(run, rows, colours),
             _identification(run),
         ]
+    )
+
+
+def _radars(run: Run, rows: dict[str, Rows], colours: Colours) -> Markup | None:
+    """The same scores as shapes; without a heading of their own where there are none."""
+    own = [FIGURES["persona_radar"](several, colours) for several in rows.values() if several]
+    if not any(figure.data for figure in own):
+        return None
+    return exhibit(
+        own,
+        [
+            "The same scores as shapes: the centre is −1, the rings are −1, 0 and +1. Broad grey: "
+            "expected beforehand. Of several finetuning seeds the first.",
+            source(run, "profiles.json"),
+        ],
+        neutral_key=True,
     )
 
 
@@ -50,7 +67,7 @@ def _numbers(rows: dict[str, Rows]) -> Markup | None:
         for row in own:
             if row["arm_kind"] != "signature":
                 who = kind_of(row["arm_kind"]).words
-                score = number(estimate(row.get("score")))
+                score = number(estimate(row.get("score")), row)
                 lines.append([title_of(persona), who, title_of(row.get("dimension")), score])
     return numbers_table(("Persona", "Model", "Dimension", "Score"), lines)
 
@@ -69,7 +86,7 @@ def _identification(run: Run) -> Markup | None:
                     element("small", f" {row.get('arm')}"),
                 ],
                 sign + title_of(row.get("best", "–")),
-                number(estimate(row.get("margin"))),
+                number(estimate(row.get("margin")), row),
             ]
         )
     return join(

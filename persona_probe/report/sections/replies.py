@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from persona_probe.report.anchors import href
 from persona_probe.report.markup import Markup, element, join, paragraph
 from persona_probe.report.palette import TIERS, Colours, kind_of, title_of
 from persona_probe.report.run_folder import Row, Rows, Run
@@ -40,7 +41,7 @@ def replies(run: Run, colours: Colours) -> Markup:
             ),
             absences(run, "replies.jsonl"),
             found or paragraph("No steered replies were kept.", class_="absent"),
-            paragraph(source("replies.jsonl"), class_="quiet") if found else None,
+            paragraph(source(run, "replies.jsonl"), class_="quiet") if found else None,
         ]
     )
 
@@ -180,7 +181,8 @@ def _reply(kind: str, row: Row | None) -> Markup:
     more = f" … ({len(text) - LONGEST} more characters)" if len(text) > LONGEST else ""
     wrong = failed(row)
     outcome = WORDS.get(str(row.get("outcome")), str(row.get("outcome")))
-    label = element("span", f"{'✕' if wrong else '✓'} {outcome}", class_="bad" if wrong else None)
+    sign = element("span", f"{'✕' if wrong else '✓'} {outcome}", class_="bad" if wrong else None)
+    label = element("a", sign, href=to, class_="row") if (to := href(row)) else sign
     return element(
         "div",
         element("header", element("b", style.words), label),

@@ -12,9 +12,9 @@ def absences(run: Run, *names: str) -> Markup | None:
     return join(paragraph("Not measured: ", line, ".", class_="absent") for line in lines)
 
 
-def source(*names: str) -> Markup:
-    """The files behind a figure."""
-    files = join([element("code", name) for name in names], ", ")
+def source(run: Run, *names: str) -> Markup:
+    """The files behind a figure, as links."""
+    files = join([run.link(name) for name in names if name in run.documents], ", ")
     return element("span", " Rows: ", files, ".", class_="source")
 
 
