@@ -7,8 +7,8 @@ from persona_probe.report.run_folder import Row, Rows, Run, mapping
 from persona_probe.report.sections.source import swatch
 
 UNITS = (
-    "Shares are of what finetuning brought: 1 is all of it, 0 none. In brackets 95 % intervals over "
-    "families of prompts. Every number leads to the row behind it."
+    "Shares are of what finetuning brought: 1 is all of it, 0 none. In brackets 95 % intervals "
+    "over families of prompts. Every number leads to the row behind it."
 )
 RANDOM = ("random", "covariance", "kl_matched")
 

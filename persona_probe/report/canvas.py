@@ -27,17 +27,18 @@ def canvas(title: str, sizes: str, height: int) -> "go.Figure":
     import plotly.graph_objects as go
 
     small = [wrapped for line in sizes.split("<br>") for wrapped in _wrapped(line)]
+    titles = {"title": {"standoff": 8, "font": {"size": 12.5}}}
     axis = {
         "gridcolor": GRID,
         "zeroline": False,
         "ticks": "",
         "automargin": True,
-        "title": {"standoff": 8, "font": {"size": 12.5}},
         "fixedrange": True,
     }
     return go.Figure(
         layout={
-            "template": go.layout.Template(),
+            # Figures set titles by their text, which would drop a font that stands in the layout.
+            "template": go.layout.Template(layout={"xaxis": titles, "yaxis": titles}),
             "height": height,
             "margin": {"l": 8, "r": 14, "t": 41 + 17 * len(small), "b": 8},
             "paper_bgcolor": "rgba(0,0,0,0)",

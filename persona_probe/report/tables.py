@@ -71,11 +71,12 @@ def guard_rows(run: Run, persona: str) -> Rows:
 
 
 def profile_rows(run: Run, persona: str) -> Rows:
-    """Rows of profiles.json for one persona: four models and what was expected."""
+    """Rows of profiles.json for one persona: its models and what was expected."""
     rows = [
         row
         for row in run.rows("profiles.json")
-        if row.get("arm_kind") in MODELS and row.get("persona") in (persona, None)
+        if row.get("arm_kind") in (*MODELS, "system_prompt")
+        and row.get("persona") in (persona, None)
     ]
     profiles = mapping(run.documents.get("profiles.json"))
     signature = mapping(mapping(profiles.get("signatures")).get(persona))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import synthetic_landscape
 import synthetic_rows
 from synthetic_world import (
     CATEGORIES,
@@ -49,6 +50,13 @@ def synthetic_files(seed: int = 0) -> dict[str, Any]:
         "comparison.json": synthetic_rows.comparison(draws),
         "profiles.json": synthetic_rows.profiles(draws),
         "replies.jsonl": synthetic_rows.replies(draws),
+        "landscape.json": synthetic_landscape.landscape(draws),
+        "tokens.jsonl": synthetic_landscape.tokens(draws),
+        "tiers.json": synthetic_landscape.tiers(draws),
+        "transfer.json": synthetic_landscape.transfer(draws),
+        "rank_curve.json": synthetic_landscape.rank_curve(draws),
+        "mediation.json": synthetic_landscape.mediation(draws),
+        "steerability.json": synthetic_landscape.steerability(draws),
     }
 
 

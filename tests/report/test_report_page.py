@@ -22,6 +22,8 @@ SECTION_OF = {
     "comparison.json": "geometry",
     "profiles.json": "profiles",
     "replies.jsonl": "replies",
+    "landscape.json": "space",
+    "tokens.jsonl": "tokens",
     "study.json": "methods",
 }
 
@@ -49,7 +51,7 @@ def test_nothing_is_fetched_from_anywhere(page: str) -> None:
     assert any(key == "href" for _, key, _ in addresses), "the contents link to the sections"
     for tag, key, value in addresses:
         assert "//" not in value, f"<{tag} {key}={value!r}> leaves the page"
-        assert key != "href" or value.startswith("#")
+        assert key == "style" or ":" not in value.partition("#")[0], "a link with a scheme"
     styles = "".join(re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL))
     assert "--paper" in styles
     assert "url(" not in styles
@@ -73,7 +75,12 @@ def test_model_text_appears_as_text(page: str) -> None:
     seen = Page(page)
     assert HOSTILE in seen.text
     assert seen.count("img") == 0
-    assert "window.broken" not in "".join(seen.scripts)
+    kinds = [a.get("type") for tag, a in seen.tags if tag == "script"]
+    data = [s for s, kind in zip(seen.scripts, kinds, strict=True) if kind == "application/json"]
+    code = [s for s, kind in zip(seen.scripts, kinds, strict=True) if kind is None]
+    assert any("window.broken" in text for text in data), "no figure shows the hostile token"
+    assert "window.broken" not in "".join(code)
+    assert "<" not in "".join(data)
 
 
 def test_names_reasons_and_summaries_are_escaped_too(tmp_path: Path) -> None:
@@ -104,8 +111,9 @@ def test_names_reasons_and_summaries_are_escaped_too(tmp_path: Path) -> None:
 def test_the_same_run_gives_the_same_bytes(run_folder: Path, report: Path, tmp_path: Path) -> None:
     from persona_probe.report import write_report
 
-    again = write_report(run_folder, tmp_path / "again.html")
-    assert again.read_bytes() == report.read_bytes()
+    again = write_report(run_folder, tmp_path / "again.html").read_bytes()
+    assert write_report(run_folder, tmp_path / "again.html").read_bytes() == again
+    assert len(again) == pytest.approx(len(report.read_bytes()), abs=2000)  # links to files differ
 
 
 def test_it_is_written_into_the_run_folder_unless_told_otherwise(tmp_path: Path) -> None:
@@ -132,12 +140,13 @@ def test_a_missing_stage_is_reported_as_not_measured(tmp_path: Path, missing: st
 @pytest.mark.parametrize("only", SECTION_OF)
 def test_one_stage_alone_makes_a_report(tmp_path: Path, only: str) -> None:
     from persona_probe.report import write_report
+    from persona_probe.report.sections import SECTIONS
 
     others = tuple(name for name in synthetic_files() if name != only)
     folder = write_synthetic_run(tmp_path / "run", without=others)
     seen = Page(write_report(folder).read_text(encoding="utf-8"))
     assert seen.words.lower().count("not measured") >= 5
-    assert seen.count("section") == 9
+    assert seen.count("section") == len(SECTIONS) + 1
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
@@ -175,8 +184,9 @@ def test_the_headline_counts_personas(run_folder: Path, page: str) -> None:
     heading = re.search(r"<h1>(.*?)</h1>", page)
     assert heading is not None
     assert heading[1] == (
-        "Adding one direction brings at least half of finetuning’s safety in two of four personas, "
-        "and as much as finetuning in one; of these it carries the persona’s own voice in one"
+        "Adding one direction brings at least half of finetuning’s safety, side effects within "
+        "their limits, in two of four personas, and as much as finetuning in one; of these it "
+        "carries the persona’s own voice in one"
     )
 
 
@@ -186,15 +196,15 @@ def test_the_headline_counts_personas(run_folder: Path, page: str) -> None:
         ({}, "not measured in this run"),
         ({"L3": False}, "in none of the personas"),
         ({"L2": True, "L3": False}, "changes refusals in all four personas, but in none does it"),
-        ({"L3": True}, "at least half of finetuning’s safety in all four personas"),
+        ({"L3": True}, "within their limits, in all four personas"),
         ({"L3": True, "L4": False}, "and as much as finetuning in none"),
     ],
 )
 def test_the_headline_says_no_more_than_the_ladder(
     tmp_path: Path, passed: dict[str, bool], expected: str
 ) -> None:
+    from persona_probe.report.opening import headline
     from persona_probe.report.run_folder import read_run
-    from persona_probe.report.sections.ladder import headline
 
     files = synthetic_files()
     for verdict in files["verdict.json"]["personas"].values():
@@ -230,7 +240,7 @@ def test_tables_hold_the_numbers_with_interval_and_n(run_folder: Path, page: str
     for name in arms:
         assert name in words, f"{name} is missing from the table of controls"
     profile_words = Page(page).section(page, "profiles").words
-    assert profile_words.count("n = 24 ") == 4 * 3 * len(DIMENSIONS)
+    assert profile_words.count("n = 24 ") == 4 * 4 * len(DIMENSIONS)
 
 
 def test_control_finetunes_are_not_taken_for_control_directions(page: str) -> None:

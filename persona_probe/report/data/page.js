@@ -52,8 +52,12 @@
     });
   }
 
+  const write = (box, ink) => {
+    const traces = written(box.data).map((trace) => box.data.indexOf(trace));
+    if (traces.length) Plotly.restyle(box, { "textfont.color": ink }, traces);
+  };
   const repaint = () => plots.forEach((box) => {
-    for (const trace of written(box.data)) put(trace, "textfont.color", colour("--ink"));
+    write(box, colour("--ink"));
     Plotly.relayout(box, theme());
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
@@ -65,12 +69,16 @@
     opened.forEach((fold) => { fold.open = true; });
     plots.forEach((box) => {
       const width = box.parentElement.classList.contains("panels") ? 320 : 660;
+      write(box, "#000");
       Plotly.relayout(box, { ...paper, width });
     });
   };
   const fold = () => {
     opened.forEach((item) => { item.open = false; });
-    plots.forEach((box) => Plotly.relayout(box, { ...theme(), width: null, autosize: true }));
+    plots.forEach((box) => {
+      write(box, colour("--ink"));
+      Plotly.relayout(box, { ...theme(), width: null, autosize: true });
+    });
   };
   addEventListener("beforeprint", unfold);
   addEventListener("afterprint", fold);

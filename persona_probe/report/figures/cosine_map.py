@@ -101,5 +101,5 @@ def _subtitle(rows: Rows) -> str:
     nulls = [number_in(row.get("null_95")) for row in rows]
     if known := [null for null in nulls if null == null]:
         middle = plain(float(np.median(known)))
-        lines.append(f"before and after swapped at random: 95 % below {middle} (median pair)")
+        lines.append(f"swapped at random: 95 % below {middle} (median pair)")
     return "<br>".join(line for line in lines if line)

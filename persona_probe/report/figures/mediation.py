@@ -16,6 +16,7 @@ PARTS = {
     "NIE": ("component given to the model before", "diamond", 0.0),
     "NDE": ("finetuned, component turned back", "triangle-down-open", 0.24),
 }
+CHANGES = {"refusal_probability": "change in refusing", "margin": "change, nats per token"}
 ROW, HEAD = 38, 120  # pixels
 
 
@@ -64,6 +65,6 @@ def mediation(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figur
         ticktext=[f"{label(p)}, {'every layer' if s == 'all' else 'one layer'}" for p, s in lines],
     )  # fmt: skip
     measure = next((str(row.get("measure")) for row in own), "")
-    figure.update_xaxes(title=f"change in {label(measure).lower()}")
+    figure.update_xaxes(title=CHANGES.get(measure, f"change in {label(measure).lower()}"))
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     return figure

@@ -71,7 +71,7 @@ def _frame(figure: "go.Figure", angles: Mapping[str, float]) -> None:
     for score in RINGS:
         rings += [*(_at(score, turn) for turn in turns), None]
     for angle in angles.values():
-        rings += [_at(-1, angle), _at(1, angle), None]
+        rings += [_at(-1.0, angle), _at(1.0, angle), None]
     figure.add_trace(
         go.Scatter(
             x=[p[0] if p else None for p in rings], y=[p[1] if p else None for p in rings],
@@ -141,7 +141,7 @@ def _intervals(
         value = estimate(row.get("score"))
         angle = angles.get(str(row.get("dimension")))
         if angle is not None and value.low == value.low and value.high == value.high:
-            ends += [_at(max(value.low, -1), angle), _at(min(value.high, 1), angle), None]
+            ends += [_at(max(value.low, -1.0), angle), _at(min(value.high, 1.0), angle), None]
     tint = translucent(colour, 0.45) if colour.startswith("#") else colour
     figure.add_trace(
         go.Scatter(

@@ -32,7 +32,8 @@ def projectability(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
-    people = list(dict.fromkeys(str(r["persona"]) for r in rows if r.get("arm_kind") in LINES))
+    drawn = [row for row in rows if row.get("arm_kind") in LINES and row.get("persona")]
+    people = list(dict.fromkeys(str(row["persona"]) for row in drawn))
     tiers = sorted({str(row["tier"]) for row in rows if row.get("tier")})
     values = [estimate(row.get("value")) for row in rows if row.get("arm_kind") in LINES]
     title = ", ".join(chip(colours[name], label(name)) for name in people)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 CONTRASTS = {
-    "prompt_in_H": "told to be the persona, or no one",
+    "prompt_in_H": "as the persona, or no one",
     "model_diff": "after finetuning, or before",
 }
 BASES = ("neutral", "helpful_only")
@@ -42,9 +42,8 @@ def projection_histogram(rows: Rows, colours: Mapping[str, str] | None = None) -
     groups = {kind: found for kind, found in groups.items() if found}
     sizes = [f"{kind_of(k).words} {len(_values(found))}" for k, found in groups.items()]
     contrast = next((str(r["contrast"]) for r in rows if r.get("contrast")), "")
-    title = f"{chip(colours[name], label(name))}: {CONTRASTS.get(contrast, contrast)}"
-    figure = canvas(title if name else "Projections", f"n = {', '.join(sizes)}" if sizes else "",
-                    300)  # fmt: skip
+    title = f"{chip(colours[name], label(name))}: {CONTRASTS.get(contrast, '')}" if name else ""
+    figure = canvas(title or "Projections", f"n = {', '.join(sizes)}" if sizes else "", 300)
     if not any(kind in groups for kind in (*BASES, *OWN)):
         return nothing_measured(figure)
     every = np.concatenate([_values(found) for found in groups.values()])

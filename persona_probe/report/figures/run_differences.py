@@ -45,7 +45,7 @@ def run_differences(rows: Rows, colours: Mapping[str, str] | None = None) -> "go
             )
         )  # fmt: skip
     figure.update_yaxes(
-        tickvals=list(places.values()), ticktext=[escape(metric, quote=False) for metric in metrics],
+        tickvals=list(places.values()), ticktext=[escape(m, quote=False) for m in metrics],
         range=[min(places.values()) - 0.6, 0.6], showgrid=False,
     )  # fmt: skip
     figure.update_xaxes(title="difference")
