@@ -39,6 +39,11 @@ def number_in(value: Any) -> float:
     return float(value)
 
 
+def site_in(row: Mapping[str, Any]) -> Any:
+    """The layer that a row is about: `site` in a run's files, `layer` in rows of the library."""
+    return row["site"] if row.get("site") is not None else row.get("layer")
+
+
 def plain(value: float, digits: int = 2) -> str:
     """A number with a true minus sign; a dash for NaN."""
     if math.isnan(value):

@@ -63,11 +63,17 @@ def guard_rows(run: Run, persona: str) -> Rows:
             "arm_kind": "guard",
             "strength": row.get("strength"),
             "chosen": row.get("chosen") is True,
-            "in_guard": mapping(row.get("guards")).get("passed"),
+            "in_guard": _inside(row),
         }
         for row in run.rows("selection.json")
         if row.get("persona") == persona and row.get("layer") == layer
     ]
+
+
+def _inside(row: Row) -> Any:
+    """Whether a candidate passed its guards; those that diverge too much were not tried further."""
+    passed = mapping(row.get("guards")).get("passed")
+    return False if passed is None and row.get("quiet") is False else passed
 
 
 def profile_rows(run: Run, persona: str) -> Rows:
@@ -104,7 +110,8 @@ def shift_rows(run: Run, persona: str) -> Rows:
         row
         | {
             "selected": row.get("site") == chosen,
-            "cosine": _with_n(row.get("cosine"), estimate(row.get("shift")).n),
+            "cosine": row.get("cosine_interval")
+            or _with_n(row.get("cosine"), estimate(row.get("shift")).n),
         }
         for row in run.rows("comparison.json")
         if row.get("persona") == persona

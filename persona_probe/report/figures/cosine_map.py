@@ -7,7 +7,7 @@ import numpy as np
 
 from persona_probe.report.anchors import href
 from persona_probe.report.canvas import canvas, nothing_measured
-from persona_probe.report.estimates import estimate, number_in, plain, sample_sizes
+from persona_probe.report.estimates import estimate, number_in, plain, sample_sizes, site_in
 from persona_probe.report.heatmap import WRITTEN, add_cells
 from persona_probe.report.palette import STRONGEST_TINT, kind_of, label
 from persona_probe.statistics import Estimate
@@ -29,12 +29,14 @@ def cosine_map(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figu
             direction/virtue or a persona), `cosine` (number or estimate), `site`; `role` floor for
             pairs with a placebo and ceiling for two seeds of one finetune, whose ranges are
             written above the map; `null_95`, what 95 % of cosines with sign-flipped shifts stay
-            below.
+            below. The `pairs` of `Finetunes.to_json()` will do (`one`, `other`, `layer`,
+            `null_cosine`). Of several sites the first is drawn.
         colours: unused; cells have no persona's colour. Accepted because every figure is called
             alike.
     """
     del colours
-    kept = [row for row in rows if estimate(row.get("cosine")).defined and {"a", "b"} <= row.keys()]
+    kept = [pair for row in rows if (pair := _pair(row)) is not None]
+    kept = [row for row in kept if row["site"] == kept[0]["site"]]
     names = _ordered(list(dict.fromkeys(str(row[key]) for key in ("a", "b") for row in kept)))
     titles = {name: _title(name) for name in names}
     large = len(names) > WRITTEN
@@ -56,6 +58,15 @@ def cosine_map(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figu
     else:
         figure.update_xaxes(tickangle=0 if len(names) < 4 else -30)
     return figure
+
+
+def _pair(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The row under the names of a run's files; `None` without two names and a cosine."""
+    names = {"a": row.get("a", row.get("one")), "b": row.get("b", row.get("other"))}
+    if None in names.values() or not estimate(row.get("cosine")).defined:
+        return None
+    null = row.get("null_95", estimate(row.get("null_cosine")).high)
+    return row | names | {"site": site_in(row), "null_95": null}
 
 
 def _ordered(names: list[str]) -> list[str]:

@@ -1,10 +1,11 @@
 """Where in the network can the persona be read off?"""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.canvas import GRID, canvas, nothing_measured, points
-from persona_probe.report.estimates import estimate, number_in, sample_sizes
+from persona_probe.report.estimates import estimate, number_in, sample_sizes, site_in
 from persona_probe.report.palette import FAINT, GREY, colours_for, label, persona_symbols
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def layer_profile(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.F
         rows: rows of validation.json, of one family for a readable figure (`persona`, `site`,
             `finder`, `family`, `auroc` and `d_prime` estimates, `null_auroc_95`), with `selected`
             for the site that steers. Of several finders, each persona shows that of its selected
-            row.
+            row. Rows of `Validation.to_json()` will do, with a `persona` put into each.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
@@ -61,18 +62,18 @@ def method_shown(rows: Rows, persona: str) -> Rows:
         return []
     lead = next((row for row in own if row.get("selected")), own[0])
     same = [r for r in own if all(r.get(k) == lead.get(k) for k in ("finder", "family"))]
-    return sorted(same, key=lambda row: number_in(row.get("site")))
+    return sorted(same, key=lambda row: number_in(site_in(row)))
 
 
 def _sites(rows: Rows) -> int:
-    return len({row.get("site") for row in rows})
+    return len({site_in(row) for row in rows})
 
 
 def _line(
     figure: "go.Figure", rows: Rows, persona: str, style: dict[str, str], key: str, axis: str
 ) -> None:
     known = [row for row in rows if estimate(row.get(key)).defined]
-    sites = [number_in(row.get("site")) for row in known]
+    sites = [number_in(site_in(row)) for row in known]
     texts = [
         f"{label(persona)}, layer {site:g}{' (chosen)' if row.get('selected') else ''}, "
         f"{'AUROC' if key == 'auroc' else 'd′'}"
@@ -90,15 +91,23 @@ def _line(
     )  # fmt: skip
 
 
+def _null_auroc(row: Mapping[str, Any]) -> float:
+    """The 95th percentile under shuffled labels, wherever the row has it."""
+    if row.get("null_auroc_95") is not None:
+        return number_in(row["null_auroc_95"])
+    chance = row.get("chance")
+    return estimate(chance.get("auroc")).high if isinstance(chance, dict) else math.nan
+
+
 def _null(figure: "go.Figure", rows: Rows) -> None:
     """What separation shuffled labels reach: the largest 95th percentile over personas."""
     import plotly.graph_objects as go
 
     highest: dict[float, float] = {}
     for row in rows:
-        null = number_in(row.get("null_auroc_95"))
+        null = _null_auroc(row)
         if null == null:
-            site = number_in(row.get("site"))
+            site = number_in(site_in(row))
             highest[site] = max(highest.get(site, null), null)
     if not highest:
         return

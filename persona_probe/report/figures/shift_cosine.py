@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.canvas import canvas, chip, nothing_measured, points
-from persona_probe.report.estimates import estimate, number_in, sample_sizes
+from persona_probe.report.estimates import estimate, number_in, sample_sizes, site_in
 from persona_probe.report.palette import FAINT, GREY, colours_for, label
+from persona_probe.statistics import Estimate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,15 +22,15 @@ def shift_cosine(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Fi
     """Cosine, site by site, of the helpful-only model's own direction and the finetuning shift.
 
     Args:
-        rows: rows of comparison.json (`persona`, `site`, `cosine` number or estimate,
-            `null_cosine` estimate of its size for shuffled shifts, `cosine_floor`,
-            `cosine_ceiling`), one persona's for a readable panel; a row with `selected` is drawn
-            larger.
+        rows: rows of comparison.json or of `Comparison.to_json()` (`persona`, `site` or `layer`,
+            `cosine` number or estimate, or `cosine_interval`; `null_cosine`, estimate of its size
+            for sign-flipped shifts; `cosine_floor` or `floor`, `cosine_ceiling` or `ceiling`), one
+            persona's for a readable panel; a row with `selected` is drawn larger.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
     personas = list(dict.fromkeys(str(row.get("persona")) for row in rows))
-    values = [estimate(row.get("cosine")) for row in rows]
+    values = [_cosine(row) for row in rows]
     title = ", ".join(chip(colours[name], label(name)) for name in personas if name in colours)
     figure = canvas(title or "Shift and direction", sample_sizes(values, "prompts per layer"), 300)
     if not any(value.defined for value in values):
@@ -37,7 +38,7 @@ def shift_cosine(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Fi
     for persona in personas:
         own = sorted(
             (row for row in rows if str(row.get("persona")) == persona),
-            key=lambda row: number_in(row.get("site")),
+            key=lambda row: number_in(site_in(row)),
         )
         _null(figure, own)
         for key, (name, dash) in BOUNDS.items():
@@ -49,10 +50,16 @@ def shift_cosine(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Fi
     return figure
 
 
+def _cosine(row: Mapping[str, Any]) -> Estimate:
+    """With its interval where the row has one."""
+    bounded = estimate(row.get("cosine_interval"))
+    return bounded if bounded.defined else estimate(row.get("cosine"))
+
+
 def _line(figure: "go.Figure", rows: Rows, colour: str) -> None:
-    values = [estimate(row.get("cosine")) for row in rows]
+    values = [_cosine(row) for row in rows]
     sizes = [13 if row.get("selected") else 7 for row in rows]
-    sites = [number_in(row.get("site")) for row in rows]
+    sites = [number_in(site_in(row)) for row in rows]
     figure.add_trace(
         points(
             sites, values, horizontal=False, mode="lines+markers",
@@ -71,7 +78,7 @@ def _null(figure: "go.Figure", rows: Rows) -> None:
     """Cosines within this band also arise when before and after are swapped at random."""
     import plotly.graph_objects as go
 
-    reach = [(number_in(r.get("site")), estimate(r.get("null_cosine")).high) for r in rows]
+    reach = [(number_in(site_in(r)), estimate(r.get("null_cosine")).high) for r in rows]
     known = [(site, high) for site, high in reach if high == high]
     if not known:
         return
@@ -86,9 +93,9 @@ def _null(figure: "go.Figure", rows: Rows) -> None:
 
 
 def _bound(figure: "go.Figure", rows: Rows, key: str, name: str, dash: str) -> None:
-    values = [estimate(row.get(key)) for row in rows]
+    values = [estimate(row.get(key, row.get(key.removeprefix("cosine_")))) for row in rows]
     if any(value.defined for value in values):
-        sites = [number_in(row.get("site")) for row in rows]
+        sites = [number_in(site_in(row)) for row in rows]
         figure.add_trace(
             points(
                 sites, values, horizontal=False, mode="lines", name=name, marker={"color": GREY},
