@@ -35,7 +35,7 @@ def cosine_map(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figu
             alike.
     """
     del colours
-    kept = [pair for row in rows if (pair := _pair(row)) is not None]
+    kept = [named for row in rows if (named := _pair(row)) is not None]
     kept = [row for row in kept if row["site"] == kept[0]["site"]]
     names = _ordered(list(dict.fromkeys(str(row[key]) for key in ("a", "b") for row in kept)))
     titles = {name: _title(name) for name in names}
