@@ -34,12 +34,12 @@ BUDGET = Budget(
     benign=12,
     borderline=8,
     items=20,
-    random_generated=2,
-    random_fast=59,
-    resamples=1000,
+    random_generated=1,
+    random_fast=39,
+    resamples=500,
     permutations=99,
 )
-STRENGTHS = (0.5, 0.75, 1.0)
+STRENGTHS = (0.75,)
 CAUSAL = tuple(RUNGS)[2:]
 
 
