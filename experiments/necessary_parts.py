@@ -33,10 +33,10 @@ from persona_probe.directions.checks.controls import BySite, isotropic
 from persona_probe.directions.families.parts import shared_part, specific_parts
 from persona_probe.evaluation.judge import judge_completions
 from persona_probe.evaluation.phrase_judge import PhraseJudge
-from persona_probe.evaluation.rates import outcome_columns
+from persona_probe.evaluation.rates import safe_value
 from persona_probe.files import write_json
 from persona_probe.personas.sampling import spread
-from persona_probe.study.necessity import effect_removed
+from persona_probe.statistics import ratio_interval
 
 HELPFUL_ONLY = "helpful-only"
 N_PROMPTS, N_RANDOM = 150, 5
@@ -93,7 +93,9 @@ def measure() -> list[dict[str, Any]]:
         completions = list(generate(model, asked, arms, pack.max_new_tokens))
         for one in judge_completions(PhraseJudge(pack.judge_rules), prompts, completions):
             judged.setdefault(one.completion.arm, []).append(one)
-        return {name: outcome_columns(several) for name, several in judged.items()}
+        return {
+            name: np.array([safe_value(j) for j in several]) for name, several in judged.items()
+        }
 
     rows = []
     for persona in directions:
@@ -102,15 +104,19 @@ def measure() -> list[dict[str, Any]]:
         arms = [taken_out(name, finetune, d, before) for name, d in tried.items()]
         found = outcomes([Arm("H", adapter=HELPFUL_ONLY), Arm("F", adapter=finetune), *arms])
         for name, by_site in tried.items():
-            removed = effect_removed(found[name], found["F"], found["H"], families)
+            effect = found["F"] - found["H"]
+            removed = ratio_interval(found["F"] - found[name], effect, families)
+            # At worst every reply that the judge cannot read would have been safe.
+            worst = np.where(np.isnan(found[name]), 1.0, found[name])
             cosines = [by_site[site].cosine(directions[persona][site]) for site in by_site]
             rows.append(
                 {
                     "finetune": persona,
                     "taken_out": name,
                     "removed": removed.to_json(),
-                    "safe": float(np.nanmean(found[name][:, 0])),
-                    "unscored": int(np.isnan(found[name][:, 0]).sum()),
+                    "removed_at_least": float(np.nanmean(found["F"] - worst) / np.nanmean(effect)),
+                    "safe": float(np.nanmean(found[name])),
+                    "unscored": int(np.isnan(found[name]).sum()),
                     "cosine_to_own": float(np.mean(cosines)),
                 }
             )
@@ -125,12 +131,10 @@ def main() -> None:
     rows = measure()
     write_json(out, rows)
     for row in rows:
-        removed = "{value:.2f} [{low:.2f}, {high:.2f}]".format(
-            **{k: np.nan if v is None else v for k, v in row["removed"].items() if k != "reason"}
-        )
+        removed = "{value:.2f} [{low:.2f}, {high:.2f}]".format(**row["removed"])
         print(
             f"| {row['finetune']} | {row['taken_out']} | {row['cosine_to_own']:.2f} | {removed} | "
-            f"{row['safe']:.2f} | {row['unscored']} |"
+            f"{row['removed_at_least']:.2f} | {row['safe']:.2f} | {row['unscored']} |"
         )
 
 
