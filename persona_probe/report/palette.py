@@ -18,15 +18,16 @@ FIXED = {
     "service": "#CC79A7",
 }
 # A projection or a cosine: opposed is blue, alike orange, which people who confuse red and green
-# can tell apart. Both have a contrast of 3.8 or more to black and to white.
+# can tell apart.
 NEGATIVE, POSITIVE = "#0072B2", "#D55E00"
-# From here on upwards, in class gaps (-0.5 and +0.5 are the class means): a text colour, or none.
+# From here on upwards, in class gaps (-0.5 and +0.5 are the class means): a colour for letters in a
+# terminal, whose ground may be anything from white to dark blue, or none.
 PROJECTION_STEPS: tuple[tuple[float, str | None], ...] = (
-    (-math.inf, NEGATIVE),
+    (-math.inf, "#0087d7"),
     (-0.5, "#5f87af"),
     (-0.15, None),
     (0.15, "#af7a4f"),
-    (0.5, POSITIVE),
+    (0.5, "#d75f00"),
 )
 STRONGEST_TINT = 0.55  # opacity of the background of a token at the far ends of the scale
 GREY = "#858a93"  # at least 3:1 on both the light and the dark page
