@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,6 +26,12 @@ AT_ONCE = {
 }
 """Memory goes back to the system when it is freed (glibc), so that a peak is what was in use at
 one time and not what fragments add, which differs by tens of MiB from run to run."""
+
+
+class Told(Protocol):
+    """What a worker can be told."""
+
+    def to_json(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Job:
 
 def ask(
     module: str,
-    job: Job,
+    job: Told,
     python: Path,
     threads: int | None,
     settings: Mapping[str, str] | None = None,

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from html import escape
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 REDRAW = 0.2  # seconds between two looks of a bar in a notebook
 _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Called with the amount of work done since the last call."""
 

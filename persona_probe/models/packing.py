@@ -9,8 +9,8 @@ where a dense mask over the whole row costs 1.5 and batches in the order given 4
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-NAME = "persona_probe_packed"
-PACKABLE = ("sdpa", "eager")
-"""Attention functions that are known to be pure functions of their arguments."""
+from persona_probe.models.attention import inner_attention, own_attention
+
+KeysAndValues = tuple[Float[Tensor, "kv_head token d_head"], Float[Tensor, "kv_head token d_value"]]
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,13 @@ class _Packing:
 
     Attributes:
         runs: sequences of equal length that are neighbours: their number and their length.
-        inner: name of the attention function in use without packing.
         masks: by length and window; the same for every block.
+        kept: where each block's keys and values go, by its number; `None` to forget them.
     """
 
     runs: tuple[tuple[int, int], ...]
-    inner: str
     masks: dict[tuple[int, int | None], Tensor | None]
-
-
-_packing: ContextVar[_Packing] = ContextVar("packing")
+    kept: dict[int, KeysAndValues] | None
 
 
 @dataclass(frozen=True)
@@ -77,46 +74,34 @@ def pack(
 
 
 @contextmanager
-def packed_attention(network: Any, lengths: Sequence[int]) -> Iterator[None]:
+def packed_attention(
+    network: Any, lengths: Sequence[int], kept: dict[int, KeysAndValues] | None = None
+) -> Iterator[None]:
     """Keep the sequences of a packed row apart while the block runs.
 
-    The model must have been found `packable` by `may_pack`; attention is as before afterwards.
+    Args:
+        network: must have been found to pack, by `packing_trial`.
+        lengths: tokens of each sequence.
+        kept: gets the keys and values of the row, by the number of the block.
     """
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, _per_sequence)
-    inner = network.config.get_text_config()._attn_implementation
     runs = tuple((sum(1 for _ in group), length) for length, group in groupby(lengths))
-    token = _packing.set(_Packing(runs, inner, {}))
-    network.set_attn_implementation(NAME)
-    try:
+    with own_attention(network, partial(_per_sequence, _Packing(runs, {}, kept))):
         yield
-    finally:
-        network.set_attn_implementation(inner)
-        _packing.reset(token)
-
-
-def may_pack(network: Any) -> bool:
-    """Whether a model's attention goes through transformers' interface, as a function we know.
-
-    Necessary, not sufficient: state-space layers mix tokens elsewhere. `ResidualModel.packs`
-    compares results.
-    """
-    settable = bool(network._can_set_attn_implementation())
-    return settable and network.config.get_text_config()._attn_implementation in PACKABLE
 
 
 def _per_sequence(
+    packing: _Packing,
     module: nn.Module,
     query: Float[Tensor, "1 head token d_head"],
     key: Float[Tensor, "1 kv_head token d_head"],
     value: Float[Tensor, "1 kv_head token d_value"],
-    attention_mask: Tensor | None,  # noqa: ARG001  None: transformers makes none for this name
     **settings: Any,
-) -> tuple[Float[Tensor, "1 token head d_value"], None]:
+) -> Float[Tensor, "1 token head d_value"]:
     """Attention within each sequence of a packed row, by the model's own function."""
-    packing = _packing.get()
-    attend = _function(module, packing.inner)
+    if packing.kept is not None:
+        packing.kept[block_number(module)] = (key[0], value[0])
+    inner = inner_attention()
+    attend = _function(module, inner)
     window = settings.get("sliding_window")
     parts, start = [], 0
     for count, length in packing.runs:
@@ -126,11 +111,17 @@ def _per_sequence(
             for x in (query, key, value)
         )
         if (length, window) not in packing.masks:
-            packing.masks[length, window] = _mask(length, window, packing.inner, query)
+            packing.masks[length, window] = _mask(length, window, inner, query)
         out, _ = attend(module, q, k, v, packing.masks[length, window], **settings)
         parts.append(out.flatten(0, 1))
         start = stop
-    return torch.cat(parts)[None], None
+    return torch.cat(parts)[None]
+
+
+def block_number(module: nn.Module) -> int:
+    """Which block an attention module belongs to."""
+    number: int = module.layer_idx  # type: ignore[assignment]
+    return number
 
 
 def _function(module: nn.Module, name: str) -> Callable[..., Any]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from persona_probe.models.packing import may_pack, pack
+from persona_probe.models.attention import may_have_own_attention
+from persona_probe.models.packing import pack
 
 if TYPE_CHECKING:
     from persona_probe.models.residual_model import ResidualModel
@@ -19,7 +20,7 @@ tenth of this over many blocks; a sequence that sees its neighbour is off by far
 
 def packs(model: "ResidualModel") -> bool:
     """Whether three short sequences get the same residuals at every site, packed and alone."""
-    if not may_pack(model.network):
+    if not may_have_own_attention(model.network):
         return False
     batch = pack(ROWS, model.device)
     try:

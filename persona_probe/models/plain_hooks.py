@@ -21,9 +21,15 @@ class _Point(nn.Module):
 
 @dataclass(frozen=True)
 class PlainBlock:
-    """One block's place in the residual stream, under TransformerLens' name for it."""
+    """One block's place in the residual stream, under TransformerLens' names.
+
+    Attributes:
+        hook_out: what the block returns passes through it.
+        original_component: the block.
+    """
 
     hook_out: nn.Module
+    original_component: nn.Module
 
 
 @dataclass(frozen=True)
@@ -68,4 +74,4 @@ def _fed(block: nn.Module) -> PlainBlock:
         return point(output)
 
     block.register_forward_hook(feed)
-    return PlainBlock(point)
+    return PlainBlock(point, block)

@@ -160,6 +160,19 @@ class ResidualModel:
             for handle in handles:
                 handle.remove()
 
+    @contextmanager
+    def stopping_at(self, site: Site | None) -> Iterator[None]:
+        """End the block of code where a forward pass in it reaches this site, after its hooks.
+
+        `None` ends nothing.
+        """
+
+        def stop(_resid: Tensor) -> None:
+            raise _Stop
+
+        with self.hooks([] if site is None else [(site, stop)]), suppress(_Stop):
+            yield
+
     @torch.no_grad()
     def residual_forward(
         self,
@@ -169,11 +182,7 @@ class ResidualModel:
         last_site: Site,
     ) -> None:
         """Run the blocks up to `last_site`, for the hooks on them: no logits, no cache."""
-
-        def stop(_resid: Tensor) -> None:
-            raise _Stop
-
-        with self.hooks([(last_site, stop)]), suppress(_Stop):
+        with self.stopping_at(last_site):
             self._run(ids, attention_mask, position_ids, use_cache=False)
 
     @torch.no_grad()
@@ -182,15 +191,7 @@ class ResidualModel:
 
         Only where the model `packs`.
         """
-
-        def stop(_resid: Tensor) -> None:
-            raise _Stop
-
-        with (
-            packed_attention(self.network, batch.lengths),
-            self.hooks([(last_site, stop)]),
-            suppress(_Stop),
-        ):
+        with packed_attention(self.network, batch.lengths), self.stopping_at(last_site):
             self.network(input_ids=batch.ids, position_ids=batch.position_ids, use_cache=False)
 
     @cached_property

@@ -72,6 +72,11 @@ class Intervention:
         return self.direction.unit.float()
 
     @property
+    def reaches_the_prompt(self) -> bool:
+        """Whether it changes or reads any token of the prompt."""
+        return self.condition is not None or schedule_named(self.when).span != "response"
+
+    @property
     def spares_the_prompt(self) -> bool:
         """Whether it neither changes nor reads anything before the last prompt token."""
         reads_it = self.condition is not None and self.condition.at == "prompt_mean"
