@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint organism bars bench-capture bench-directions clean help
+.PHONY: demo test test-slow lint organism bars bench-capture bench-directions bench-steering clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,8 +39,12 @@ bench-capture: $(READY) ## time and memory of reading activations, beside other 
 bench-directions: $(READY) ## finding directions of all folds together, beside scikit-learn one by one
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.directions
 
+bench-steering: $(READY) ## a sweep of steered generation, beside other libraries (half an hour)
+	@$(BIN)/python -m benchmarks.environments .venv-bench
+	@$(BIN)/python -m benchmarks.steering
+
 clean: ## remove the environment and every run
-	rm -rf $(VENV) .venv-bench artifacts/demo artifacts/organism artifacts/bench-capture
+	rm -rf $(VENV) .venv-bench artifacts/demo artifacts/organism artifacts/bench-*
 
 # Remade only when what it depends on changes, so a second call starts at once.
 $(READY): pyproject.toml constraints.txt .ci/venv
