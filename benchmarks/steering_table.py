@@ -43,8 +43,8 @@ def _setting(results: Mapping[str, Any]) -> str:
         f"`{results['shape']}` ({results['parameters'] / 1e6:,.0f} M parameters, "
         f"{results['n_layers']} blocks, vocabulary {results['vocabulary']:,}); random weights; "
         f"{len(results['sites'])} sites × {len(results['strengths'])} strengths × "
-        f"{results['prompts']} prompts × {results['new']} new tokens, greedy; prompts of "
-        f"{results['median']} tokens in the median, {results['longest']} at most, sorted by length; peers "
+        f"{results['prompts']} prompts × {results['new']} new tokens, greedy; prompts sorted by "
+        f"length, {results['median']} tokens in the median, {results['longest']} at most; peers "
         f"on {results['peer_configurations']} of the configurations, one at a time."
     )
 

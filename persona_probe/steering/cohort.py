@@ -197,7 +197,8 @@ class Cohort:
         positions = torch.full((len(self._rows), len(at)), -1)
         positions[rows] = torch.where(at < lengths[:, None], at, -1)
         column = torch.zeros_like(positions)
-        column[rows] = (lengths.cumsum(0) - lengths)[:, None] + at
+        starts = (lengths.cumsum(0) - lengths)[:, None]
+        column[rows] = torch.where(at < lengths[:, None], starts + at, 0)
         return positions, self._lengths, (torch.zeros_like(column), column)
 
 

@@ -39,9 +39,9 @@ def test_a_peer_gives_the_replies_of_the_reference(job: Any, name: str) -> None:
 
 def test_another_text_would_be_noticed(job: Any) -> None:
     """Steering matters here, and the comparison counts tokens."""
+    from benchmarks.steerers import steerer_named
     from benchmarks.steering_job import load_setting
     from benchmarks.steering_reference import compared
-    from benchmarks.steerers import steerer_named
 
     prompts, configurations = load_setting(job.of("ours", "both", 24))
     ours = steerer_named("ours")(job.folder, "cpu", "float32")

@@ -128,6 +128,25 @@ def test_packed_rows_give_the_blocks_outputs_of_each_row_alone(
     assert ours.network.config._attn_implementation == before
 
 
+def test_rows_that_share_a_prompt_go_on_as_each_would_alone(
+    family: tuple[str, "ResidualModel", Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than the window of those that have one, in prompt and reply."""
+    from persona_probe.models import decoding_trial
+
+    name, ours, _ = family
+    assert decoding_trial.decodes(ours) == (name not in UNPACKED)
+    if name in UNPACKED:
+        return
+    monkeypatch.setattr(decoding_trial, "PROMPTS", (list(range(3, 14)), list(range(40, 47))))
+    monkeypatch.setattr(
+        decoding_trial, "NEW", tuple(list(range(k, k + WINDOW + 3)) for k in (50, 60, 70))
+    )
+    before = ours.network.config._attn_implementation
+    assert decoding_trial._agrees(ours)
+    assert ours.network.config._attn_implementation == before
+
+
 def test_padded_rows_give_the_blocks_outputs_of_each_row_alone(
     family: tuple[str, "ResidualModel", Any],
 ) -> None:
