@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from persona_probe.cli.options import Adapter, Json, Model, model_name
+from persona_probe.cli.options import Adapter, Directions, Json, Layer, Model, model_name
 from persona_probe.cli.say import result
 
 
 def bake(
     model: Model,
-    directions: Annotated[Path, typer.Option(help="A folder or file written by `find`.")],
+    directions: Directions,
     persona: Annotated[str, typer.Option(help="Whose direction.")],
-    layer: Annotated[int, typer.Option(help="0-based layer of the direction.")],
+    layer: Layer,
     out: Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")],
     operation: Annotated[
         str, typer.Option(help="add (a bias), or ablate (out of all weights that write it).")

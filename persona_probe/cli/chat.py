@@ -4,12 +4,24 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from persona_probe.cli.options import Adapter, Device, Dtype, Model, Seed, model_name
+from persona_probe.cli.options import (
+    Adapter,
+    Device,
+    Directions,
+    Dtype,
+    Layer,
+    Model,
+    NewTokens,
+    Schedule,
+    Seed,
+    System,
+    Temperature,
+    model_name,
+)
 from persona_probe.cli.say import note
 from persona_probe.errors import RequestError
 
@@ -24,20 +36,17 @@ COMMANDS = "/strength X changes the strength, /reset forgets what was said, /qui
 
 def chat(
     model: Model,
-    directions: Annotated[Path, typer.Option(help="A folder or file written by `find`.")],
+    directions: Directions,
     persona: Annotated[str, typer.Option(help="Whose direction.")],
-    layer: Annotated[int, typer.Option(help="0-based block after which it acts.")],
+    layer: Layer,
     strength: Annotated[
         float, typer.Option(help="In units of the median residual norm; negative steers away.")
     ] = 0.4,
-    schedule: Annotated[
-        str | None,
-        typer.Option(help="prompt, last_prompt_token, response, both; default: where it was read."),
-    ] = None,
-    system: Annotated[str, typer.Option(help="System line.")] = "",
+    schedule: Schedule = None,
+    system: System = "",
     adapter: Adapter = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Room for each reply.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    max_new_tokens: NewTokens = 256,
+    temperature: Temperature = 0.0,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = None,

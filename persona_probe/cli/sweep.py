@@ -1,34 +1,47 @@
 """`persona-probe sweep`: every site and strength of a direction, in one batch."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from persona_probe.cli.options import (
     Adapter,
+    Condition,
     Device,
+    Directions,
     Dtype,
     Json,
     Model,
+    Operation,
     PackName,
+    Schedule,
     Seed,
+    Then,
     model_name,
 )
 from persona_probe.cli.say import result, table
 
+STRENGTHS = "0,0.1,0.2,0.35,0.5,0.75,1,1.5"
+
 
 def sweep(
     model: Model,
-    directions: Annotated[Path, typer.Option(help="A folder or file written by `find`.")],
+    directions: Directions,
     persona: Annotated[
         list[str] | None, typer.Option(help="Whose directions; repeat it. All if not given.")
     ] = None,
-    sites: Annotated[str, typer.Option(help="all, 7, 4,8,12, 4-8 or 0.2-0.8.")] = "0.2-0.8",
+    sites: Annotated[
+        str, typer.Option(help="Whose layers' directions: all, 7, 4,8,12, 4-8 or 0.2-0.8.")
+    ] = "0.2-0.8",
+    operation: Operation = "add",
     strengths: Annotated[
-        str, typer.Option(help="In units of the median residual norm; commas between.")
-    ] = "0,0.1,0.2,0.35,0.5,0.75,1,1.5",
+        str | None,
+        typer.Option(
+            help="Commas between; in units of the median residual norm, or those of the operation. "
+            f"Default for add: {STRENGTHS}; operations without a strength take none."
+        ),
+    ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -41,10 +54,13 @@ def sweep(
         bool,
         typer.Option("--dose", help="Also how much each arm changes the model on neutral text."),
     ] = False,
-    schedule: Annotated[
+    schedule: Schedule = None,
+    act_at: Annotated[
         str | None,
-        typer.Option(help="prompt, last_prompt_token, response, both; default: where it was read."),
+        typer.Option(help="Where each acts: all, 7, 4,8,12, 4-8 or 0.2-0.8. Default: its layer."),
     ] = None,
+    condition: Condition = None,
+    then: Then = None,
     adapter: Adapter = None,
     pack: PackName = "organism",
     n: Annotated[int, typer.Option(min=1, help="Prompts of each kind, from the select part.")] = 60,
@@ -57,35 +73,53 @@ def sweep(
 
     Example: persona-probe sweep organism --directions artifacts/demo/directions \
 --adapter helpful-only --calibrate kl=0.1 --dose
+
+    Example: persona-probe sweep organism --directions artifacts/demo/directions \
+--adapter narrow-virtue-0 --operation ablate --act-at all --schedule both
     """
     from persona_probe.directions.direction_set import load_directions
     from persona_probe.evaluation.calibrated import Goal, sweep_calibrated
-    from persona_probe.evaluation.sweep import sweep_directions
+    from persona_probe.evaluation.sweep import Manner, sweep_directions
     from persona_probe.models.loading import load_model
     from persona_probe.models.ref import ModelRef
     from persona_probe.models.site import parse_sites
     from persona_probe.personas.pack import load_pack
+    from persona_probe.steering.condition import condition_named
+    from persona_probe.steering.treatment import Treatment, Written
 
     asked = load_pack(pack)
-    amounts = _numbers(strengths)
+    treatment = Treatment(operation, schedule)
+    amounts = _strengths(strengths, treatment.has_strength, operation)
     goal = None if calibrate is None else Goal.parse(calibrate)
     loaded = load_model(ModelRef(model_name(model), adapter=adapter), device=device, dtype=dtype)
     given = load_directions(directions, loaded)
     places = parse_sites(sites, loaded.n_layers)
-    options: dict[str, Any] = {
-        "personas": persona,
-        "adapter": adapter,
-        "n": n,
-        "seed": seed,
-        "schedule": schedule,
-        "dose": dose,
-    }
+    where = None if act_at is None else parse_sites(act_at, loaded.n_layers)
+    switch = None if condition is None else condition_named(condition, given)
+    manner = Manner(
+        Treatment(operation, schedule, where, switch),
+        tuple(Written.parse(text, given, loaded.n_layers) for text in then or ()),
+        adapter,
+        n,
+        seed,
+    )
     if goal is None:
-        rows = sweep_directions(loaded, asked, given, places, amounts, **options)
+        rows = sweep_directions(loaded, asked, given, places, amounts, persona, manner, dose)
     else:
-        rows = sweep_calibrated(loaded, asked, given, places, goal, **options)
+        rows = sweep_calibrated(loaded, asked, given, places, goal, persona, manner, dose)
     value = {"rows": rows} if goal is None else {"goal": calibrate, "rows": rows}
     result(value, as_json, "\n".join(_tables(rows, dose)))
+
+
+def _strengths(text: str | None, has_strength: bool, operation: str) -> list[float]:
+    """Numbers with commas; the defaults for an addition in units of the norm."""
+    from persona_probe.errors import RequestError
+
+    if text is None:
+        if has_strength and operation not in ("add", "add:norm"):
+            raise RequestError(f"{operation} needs --strengths, in its own units: 10,20,45")
+        return [float(part) for part in STRENGTHS.split(",")] if has_strength else []
+    return _numbers(text)
 
 
 def _numbers(text: str) -> list[float]:
@@ -99,7 +133,7 @@ def _numbers(text: str) -> list[float]:
 
 def _tables(rows: list[dict[str, Any]], dose: bool) -> Iterator[str]:
     """What was measured, what it cost, and what could not be calibrated."""
-    measured = [row for row in rows if row["strength"] is not None]
+    measured = [row for row in rows if "reason" not in row]
     heads = ["direction", "layer", "strength", "refusal, harmful", "refusal, permitted"]
     if measured:
         yield table(
@@ -147,7 +181,7 @@ def _tables(rows: list[dict[str, Any]], dose: bool) -> Iterator[str]:
 
 def _said(row: dict[str, Any]) -> str | None:
     """What a reader should know of how the strength was found."""
-    if row["strength"] is None:
+    if "reason" in row:
         return str(row["reason"])
     found = row.get("calibration", {})
     if found.get("fails_at") is not None:
@@ -163,7 +197,9 @@ def _said(row: dict[str, Any]) -> str | None:
 
 
 def _about(row: dict[str, Any]) -> list[str]:
-    return [row["persona"], str(row["layer"]), f"{row['strength']:.4g}"]
+    strength = row["strength"]
+    amount = row["operation"] if strength is None else f"{strength:.4g}"
+    return [row["persona"], str(row["layer"]), amount]
 
 
 def _estimate(value: dict[str, Any]) -> str:

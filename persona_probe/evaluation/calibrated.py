@@ -9,7 +9,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.errors import PersonaProbeError, RequestError
 from persona_probe.evaluation.neutral import benign_replies
-from persona_probe.evaluation.sweep import Cell, chosen_directions, measure_cells
+from persona_probe.evaluation.sweep import Cell, Manner, chosen_directions, measure_cells
 from persona_probe.evaluation.widest import largest_in_guard
 from persona_probe.models.chat import Conversation
 from persona_probe.models.residual_model import ResidualModel
@@ -17,7 +17,6 @@ from persona_probe.models.site import Site
 from persona_probe.personas.pack import Pack
 from persona_probe.steering.calibration import Measure, calibrate
 
-HIGHEST = 4.0  # median residual norms
 KL_GOALS: dict[str, Measure] = {"kl": "per_token", "first_token_kl": "first_token"}
 
 
@@ -64,10 +63,7 @@ def sweep_calibrated(
     sites: Sequence[Site],
     goal: Goal,
     personas: Sequence[str] | None = None,
-    adapter: str | None = None,
-    n: int = 60,
-    seed: int = 0,
-    schedule: str | None = None,
+    manner: Manner | None = None,
     dose: bool = False,
 ) -> list[dict[str, Any]]:
     """`sweep_directions` with one strength per direction: the one that meets the goal.
@@ -75,32 +71,31 @@ def sweep_calibrated(
     Returns:
         One row per persona and layer, as `sweep_directions` has them, with "calibration" added.
         Where the goal cannot be met, the row has no strength and a "reason".
+
+    Raises:
+        RequestError: also where the operation has no strength, or does not act alone, so that
+            strength 0 is not the unsteered model.
     """
-    text = benign_replies(model, pack, adapter, n, seed)
+    manner = manner or Manner()
+    if manner.then or not manner.treatment.has_strength:
+        what = "interventions that follow" if manner.then else manner.treatment.operation
+        raise RequestError(f"no strength can be calibrated with {what}; sweep over strengths")
+    text = benign_replies(model, pack, manner.adapter, manner.n, manner.seed)
     cells: list[Cell | None] = []
     rows: list[dict[str, Any]] = []
     for persona, direction in chosen_directions(directions, sites, personas):
-        row: dict[str, Any] = {"persona": persona, "layer": direction.site.layer, "strength": None}
+        row = Cell(persona, (direction,), None).to_json()
         try:
-            row |= _met(model, pack, direction, goal, text, adapter, schedule, n, seed)
+            row |= _met(model, pack, direction, goal, text, manner)
         except RequestError:
             raise
         except PersonaProbeError as error:
             row["reason"] = str(error)
         rows.append(row)
         strength = row["strength"]
-        cells.append(None if strength is None else Cell(persona, direction, strength))
+        cells.append(None if strength is None else Cell(persona, (direction,), strength))
     measured = iter(
-        measure_cells(
-            model,
-            pack,
-            [cell for cell in cells if cell],
-            text if dose else [],
-            adapter,
-            n,
-            seed,
-            schedule,
-        )
+        measure_cells(model, pack, [cell for cell in cells if cell], text if dose else [], manner)
     )
     return [
         row if cell is None else row | next(measured) for row, cell in zip(rows, cells, strict=True)
@@ -113,25 +108,36 @@ def _met(
     direction: Direction,
     goal: Goal,
     text: Sequence[Conversation],
-    adapter: str | None,
-    schedule: str | None,
-    n: int,
-    seed: int,
+    manner: Manner,
 ) -> dict[str, Any]:
+    treatment, highest = manner.treatment, manner.treatment.highest(direction)
     if goal.kind == "kl":
         found = calibrate(
             model,
             direction,
             text,
             goal.nats,
-            schedule=schedule,
-            adapter=adapter,
+            operation=treatment.operation_at,
+            schedule=treatment.schedule,
+            sites=treatment.sites,
+            condition=treatment.condition,
+            adapter=manner.adapter,
             measure=goal.measure,
-            highest=HIGHEST,
+            highest=highest,
         )
         return {"strength": found.strength, "calibration": found.to_json()}
     widest = largest_in_guard(
-        model, pack, direction, adapter, schedule, highest=HIGHEST / 2, n=n, seed=seed
+        model,
+        pack,
+        direction,
+        manner.adapter,
+        treatment.schedule,
+        operation=treatment.operation_at,
+        sites=treatment.sites,
+        condition=treatment.condition,
+        highest=highest / 2,
+        n=manner.n,
+        seed=manner.seed,
     )
     said: dict[str, Any] = {"strength": widest.strength or None, "calibration": widest.to_json()}
     if not widest.strength:

@@ -1,23 +1,24 @@
 """What a direction does to the refusal probability, over sites and strengths, in one batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from persona_probe.activations.contrast import request
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.errors import RequestError
 from persona_probe.evaluation.neutral import benign_replies
 from persona_probe.evaluation.preference import refusal_probability
-from persona_probe.models.chat import Conversation
+from persona_probe.models.chat import Conversation, Tokens
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import KINDS, SafetyPrompt
 from persona_probe.personas.sampling import spread
-from persona_probe.steering.add import Add
-from persona_probe.steering.arm import Arm, Intervention
+from persona_probe.steering.arm import Arm
 from persona_probe.steering.dose import doses
+from persona_probe.steering.treatment import Treatment, Written
 
 
 def net_refusal(
@@ -48,19 +49,63 @@ def net_refusal(
 
 @dataclass(frozen=True)
 class Cell:
-    """One persona's direction at one site, added with one strength.
+    """One persona's direction at one site, or several personas' at once, and one strength.
 
     Attributes:
-        strength: in units of the median residual norm.
+        persona: whose; joined by "+" where an operation takes several at once.
+        directions: at one site.
+        strength: in the units of the operation; `None` where it has none.
     """
 
     persona: str
-    direction: Direction
-    strength: float
+    directions: tuple[Direction, ...]
+    strength: float | None
 
-    def arm(self, adapter: str | None, schedule: str | None) -> Arm:
-        name = f"{self.persona}/{self.direction.site.layer}@{self.strength:.6g}"
-        return Arm(name, (Intervention(self.direction, Add(self.strength), schedule),), adapter)
+    @property
+    def layer(self) -> int:
+        return self.directions[0].site.layer
+
+    @property
+    def name(self) -> str:
+        amount = "" if self.strength is None else f"@{self.strength:.6g}"
+        return f"{self.persona}/{self.layer}{amount}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"persona": self.persona, "layer": self.layer, "strength": self.strength}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a sweep steers and what it asks.
+
+    Attributes:
+        treatment: what is done along every direction.
+        then: further interventions, after it.
+        adapter: LoRA adapter that is on.
+        n: most prompts of each kind.
+        seed: of the split.
+    """
+
+    treatment: Treatment = field(default_factory=Treatment)
+    then: tuple[Written, ...] = ()
+    adapter: str | None = None
+    n: int = 60
+    seed: int = 0
+
+    def prompts(self, pack: Pack) -> list[SafetyPrompt]:
+        """Requests of every kind, from the select part."""
+        families = pack.split(self.seed).select
+        return [
+            prompt
+            for kind in KINDS
+            for prompt in spread(pack.suite.of(kind=kind, families=families).prompts, self.n)
+        ]
+
+    def arm(self, model: ResidualModel, cell: Cell, texts: Sequence[Tokens]) -> Arm:
+        """The arm of a cell, for texts that are known."""
+        swept = self.treatment.along(cell.directions, cell.strength or 0.0, model, texts)
+        further = [i for written in self.then for i in written.interventions(model, texts)]
+        return Arm(cell.name, (*swept, *further), self.adapter)
 
 
 def chosen_directions(
@@ -85,12 +130,9 @@ def sweep_directions(
     pack: Pack,
     directions: DirectionSet,
     sites: Sequence[Site],
-    strengths: Sequence[float],
+    strengths: Sequence[float] = (),
     personas: Sequence[str] | None = None,
-    adapter: str | None = None,
-    n: int = 60,
-    seed: int = 0,
-    schedule: str | None = None,
+    manner: Manner | None = None,
     dose: bool = False,
 ) -> list[dict[str, Any]]:
     """Every persona, site and strength in one batch, on the prompts kept for selection.
@@ -99,28 +141,34 @@ def sweep_directions(
         model: left as it was found.
         pack: whose select part is asked.
         directions: persona → site → direction.
-        sites: where to add; sites without a direction are passed over.
-        strengths: in units of the median residual norm.
+        sites: whose directions are tried; sites without one are passed over.
+        strengths: in the units of the operation; none for operations without a strength.
         personas: whose directions; all if not given.
-        adapter: LoRA adapter that is on.
-        n: most prompts of each kind.
-        seed: of the split.
-        schedule: positions acted at; where a direction was read, if not given.
+        manner: what is done along them, and on what; the defaults if not given.
         dose: measure also what every arm costs on neutral text; see `steering.dose`.
 
     Returns:
         One row per persona, layer and strength.
 
     Raises:
-        RequestError: a persona has no direction at any of the sites.
+        RequestError: a persona has no direction at any of the sites, or strengths are given for an
+            operation that has none, or the other way round.
     """
-    cells = [
-        Cell(persona, direction, strength)
-        for persona, direction in chosen_directions(directions, sites, personas)
-        for strength in dict.fromkeys(strengths)
-    ]
-    text = benign_replies(model, pack, adapter, n, seed) if dose else []
-    return measure_cells(model, pack, cells, text, adapter, n, seed, schedule)
+    manner = manner or Manner()
+    has_strength = manner.treatment.has_strength
+    if has_strength != bool(strengths):
+        raise RequestError(
+            f"{manner.treatment.operation} needs strengths; give at least one"
+            if has_strength
+            else f"{manner.treatment.operation} has no strength; leave strengths out"
+        )
+    amounts: list[float | None] = list(dict.fromkeys(strengths)) or [None]
+    chosen = chosen_directions(directions, sites, personas)
+    groups: list[tuple[str, tuple[Direction, ...]]]
+    groups = _spans(chosen) if manner.treatment.spans else [(name, (d,)) for name, d in chosen]
+    cells = [Cell(name, found, strength) for name, found in groups for strength in amounts]
+    text = benign_replies(model, pack, manner.adapter, manner.n, manner.seed) if dose else []
+    return measure_cells(model, pack, cells, text, manner)
 
 
 def measure_cells(
@@ -128,28 +176,36 @@ def measure_cells(
     pack: Pack,
     cells: Sequence[Cell],
     neutral: Sequence[Conversation],
-    adapter: str | None,
-    n: int,
-    seed: int,
-    schedule: str | None,
+    manner: Manner,
 ) -> list[dict[str, Any]]:
     """One row per cell; with neutral text its dose, too. Arguments as for `sweep_directions`."""
     if not cells:
         return []
-    families = pack.split(seed).select
-    prompts = [
-        p for k in KINDS for p in spread(pack.suite.of(kind=k, families=families).prompts, n)
+    prompts = manner.prompts(pack)
+    asked = [
+        model.encode(request(prompt, pack.neutral_system), add_generation_prompt=True)
+        for prompt in prompts
     ]
-    arms = [cell.arm(adapter, schedule) for cell in cells]
+    replies = [model.encode(reply, add_generation_prompt=False) for reply in neutral]
+    arms = [manner.arm(model, cell, [*asked, *replies]) for cell in cells]
     found = net_refusal(model, pack, prompts, arms)
     rows = [
-        {"persona": cell.persona, "layer": cell.direction.site.layer, "strength": cell.strength}
-        | found[arm.name]
-        for cell, arm in zip(cells, arms, strict=True)
+        {**cell.to_json(), "operation": manner.treatment.operation, **found[cell.name]}
+        for cell in cells
     ]
     if neutral:
-        for row, cost in zip(
-            rows, doses(model, neutral, arms, Arm("unsteered", adapter=adapter)), strict=True
-        ):
+        reference = Arm("unsteered", adapter=manner.adapter)
+        for row, cost in zip(rows, doses(model, neutral, arms, reference), strict=True):
             row["dose"] = cost.to_json()
     return rows
+
+
+def _spans(chosen: Sequence[tuple[str, Direction]]) -> list[tuple[str, tuple[Direction, ...]]]:
+    """At every site, the directions of all personas that have one there."""
+    by_site: dict[Site, list[tuple[str, Direction]]] = {}
+    for name, direction in chosen:
+        by_site.setdefault(direction.site, []).append((name, direction))
+    return [
+        ("+".join(name for name, _ in several), tuple(d for _, d in several))
+        for _, several in sorted(by_site.items())
+    ]

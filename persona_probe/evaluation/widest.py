@@ -1,6 +1,6 @@
 """The largest strength at which a model is still itself: every guard, at every strength tried."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,16 @@ from persona_probe.evaluation.judge import Judgement, judge_completions
 from persona_probe.evaluation.neutral import benign_replies
 from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.models.residual_model import ResidualModel
+from persona_probe.models.site import Site
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import KINDS
 from persona_probe.personas.sampling import spread
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Arm, Intervention
 from persona_probe.steering.calibration import Widest, largest_passing
+from persona_probe.steering.condition import Condition
 from persona_probe.steering.generation import generate
+from persona_probe.steering.operation import Operation
 
 UNSTEERED = "unsteered"
 
@@ -60,28 +63,39 @@ def largest_in_guard(
     adapter: str | None = None,
     schedule: str | None = None,
     limits: GuardLimits | None = None,
+    operation: Callable[[float], Operation] = Add,
+    sites: tuple[Site, ...] | None = None,
+    condition: Condition | None = None,
     highest: float = 2.0,
     precision: float = 0.05,
     n: int = 60,
     seed: int = 0,
 ) -> GuardedStrength:
-    """Search for the largest addition that passes every guard, on the select part of a pack.
+    """Search for the largest strength that passes every guard, on the select part of a pack.
 
     There is no finetune to compare with: the unsteered model's own refusals take its place.
 
     Args:
         model: left as it was found.
         pack: whose prompts are asked and whose phrases judge the replies.
-        direction: what is added.
+        direction: what is steered along.
         adapter: LoRA adapter that is on.
         schedule: positions acted at; where the direction was read, if not given.
         limits: the defaults if not given.
-        highest: largest strength tried, in units of the median residual norm.
+        operation: strength → operation.
+        sites: sites acted at; the direction's own, if not given.
+        condition: when; always, if not given.
+        highest: largest strength tried, in the units of the operation.
         precision: stop when the gap to the smallest failure is this share of it.
         n: most prompts of each kind.
         seed: of the split.
     """
-    measure = _Measure(model, pack, direction, adapter, schedule, limits, n, seed)
+
+    def arm(strength: float) -> Arm:
+        acting = Intervention(direction, operation(strength), schedule, sites, condition)
+        return Arm(repr(strength), (acting,), adapter)
+
+    measure = _Measure(model, pack, arm, adapter, limits, n, seed)
     found: Widest = largest_passing(measure, highest, precision)
     reasons = () if found.fails_at is None else measure.guards[found.fails_at].reasons
     return GuardedStrength(found.strength, found.fails_at, reasons, measure.guards)
@@ -94,9 +108,8 @@ class _Measure:
         self,
         model: ResidualModel,
         pack: Pack,
-        direction: Direction,
+        arm: Callable[[float], Arm],
         adapter: str | None,
-        schedule: str | None,
         limits: GuardLimits | None,
         n: int,
         seed: int,
@@ -104,7 +117,7 @@ class _Measure:
         families = pack.split(seed).select
         self.guards: dict[float, Guards] = {}
         self._model, self._pack, self._limits = model, pack, limits
-        self._direction, self._schedule, self._adapter = direction, schedule, adapter
+        self._arm, self._adapter = arm, adapter
         self._prompts = [
             p for k in KINDS for p in spread(pack.suite.of(kind=k, families=families).prompts, n)
         ]
@@ -112,14 +125,7 @@ class _Measure:
         self._before = self._judged([Arm(UNSTEERED, adapter=adapter)])[UNSTEERED]
 
     def __call__(self, strengths: Sequence[float]) -> list[bool]:
-        arms = [
-            Arm(
-                repr(strength),
-                (Intervention(self._direction, Add(strength), self._schedule),),
-                self._adapter,
-            )
-            for strength in strengths
-        ]
+        arms = [self._arm(strength) for strength in strengths]
         judged = self._judged(arms)
         reference = Arm(UNSTEERED, adapter=self._adapter)
         divergences = benign_divergences(self._model, self._benign, arms, reference)

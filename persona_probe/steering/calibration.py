@@ -19,6 +19,7 @@ from persona_probe.models.site import Site
 from persona_probe.statistics import Estimate, json_number, mean_interval
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Arm, Intervention
+from persona_probe.steering.condition import Condition
 from persona_probe.steering.operation import Operation
 from persona_probe.steering.scoring import BATCH_TOKENS, reply_divergences
 
@@ -68,6 +69,7 @@ def calibrate(
     operation: Callable[[float], Operation] = Add,
     schedule: str | None = None,
     sites: tuple[Site, ...] | None = None,
+    condition: Condition | None = None,
     adapter: str | None = None,
     measure: Measure = "per_token",
     sign: int = 1,
@@ -85,6 +87,7 @@ def calibrate(
         operation: strength → operation.
         schedule: positions acted at; where the direction was read, if not given.
         sites: sites acted at; the direction's own, if not given.
+        condition: when; always, if not given.
         adapter: LoRA adapter that is on, in both models.
         measure: KL per token of the replies, or at their first token only.
         sign: 1 searches along the direction, -1 against it.
@@ -104,7 +107,7 @@ def calibrate(
         arms = [
             Arm(
                 f"{strength!r}",
-                (Intervention(direction, operation(sign * strength), schedule, sites),),
+                (Intervention(direction, operation(sign * strength), schedule, sites, condition),),
                 adapter,
             )
             for strength in strengths

@@ -4,16 +4,19 @@ from typing import Any
 
 import pytest
 
+from persona_probe.activations.contrast import request
 from persona_probe.errors import RequestError
 from persona_probe.evaluation.calibrated import Goal, sweep_calibrated
 from persona_probe.evaluation.guards import GuardLimits, benign_divergences
 from persona_probe.evaluation.neutral import benign_replies
-from persona_probe.evaluation.sweep import sweep_directions
+from persona_probe.evaluation.sweep import Manner, net_refusal, sweep_directions
 from persona_probe.evaluation.widest import largest_in_guard
 from persona_probe.models.site import Site
 from persona_probe.personas.pack import load_pack
-from persona_probe.steering import Add
+from persona_probe.steering import Ablate, Add, Clamp, Patch, Rotate, Subspace
 from persona_probe.steering.arm import Arm, Intervention
+from persona_probe.steering.condition import Condition
+from persona_probe.steering.treatment import Treatment, Written
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +54,15 @@ def test_neutral_text_is_what_the_unsteered_model_says_on_the_select_part(
 def test_every_direction_gets_the_strength_with_the_kl_asked_for(
     tiny_model: Any, pack: Any, directions: Any
 ) -> None:
-    options: dict[str, Any] = {"adapter": "tuned", "n": 6, "schedule": "both"}
+    manner = Manner(Treatment(schedule="both"), adapter="tuned", n=6)
     rows = sweep_calibrated(
         tiny_model,
         pack,
         directions,
         [Site(0), Site(1)],
         Goal.parse("kl=0.0005"),
+        manner=manner,
         dose=True,
-        **options,
     )
     assert [(r["persona"], r["layer"]) for r in rows] == [
         ("deontology", 0),
@@ -84,7 +87,7 @@ def test_what_cannot_be_met_says_why_and_does_not_stop_the_rest(
     tiny_model: Any, pack: Any, directions: Any
 ) -> None:
     rows = sweep_calibrated(
-        tiny_model, pack, directions, [Site(1)], Goal.parse("kl=50"), ["virtue"], n=4
+        tiny_model, pack, directions, [Site(1)], Goal.parse("kl=50"), ["virtue"], Manner(n=4)
     )
     (row,) = rows
     assert row["strength"] is None
@@ -94,7 +97,10 @@ def test_what_cannot_be_met_says_why_and_does_not_stop_the_rest(
 def test_a_sweep_with_its_dose_measures_what_it_measures_without(
     tiny_model: Any, pack: Any, directions: Any
 ) -> None:
-    options: dict[str, Any] = {"n": 6, "schedule": "both", "personas": ["virtue"]}
+    options: dict[str, Any] = {
+        "manner": Manner(Treatment(schedule="both"), n=6),
+        "personas": ["virtue"],
+    }
     plain = sweep_directions(tiny_model, pack, directions, [Site(1)], [0.0, 2.0], **options)
     rows = sweep_directions(
         tiny_model, pack, directions, [Site(1)], [0.0, 2.0], dose=True, **options
@@ -106,6 +112,95 @@ def test_a_sweep_with_its_dose_measures_what_it_measures_without(
     assert costs[1]["per_token_kl"]["value"] > 1e-4
     with pytest.raises(RequestError, match="no direction of 'nobody'"):
         sweep_directions(tiny_model, pack, directions, [Site(1)], [1.0], personas=["nobody"])
+
+
+def test_a_sweep_does_what_its_treatment_says(tiny_model: Any, pack: Any, directions: Any) -> None:
+    """Each operation, against arms that are written out here."""
+    virtue, duty = directions["virtue"][Site(1)], directions["deontology"][Site(1)]
+    everywhere = tuple(tiny_model.sites)
+    switch = Condition(duty, 0.0, "prompt_mean", "raw")
+    base = Manner(n=4)
+    prompts = base.prompts(pack)
+    texts = [
+        tiny_model.encode(request(p, pack.neutral_system), add_generation_prompt=True)
+        for p in prompts
+    ]
+    patch = Patch.read(tiny_model, texts, virtue, None, "tuned")
+    then = Written(Treatment("ablate", "both"), (duty,), 1.0)
+    cases: list[tuple[Treatment, tuple[Written, ...], float | None, list[Intervention]]] = [
+        (Treatment("ablate", "both", everywhere), (), None,
+         [Intervention(virtue, Ablate(), "both", everywhere)]),
+        (Treatment("clamp:0:0.5", "prompt"), (), None,
+         [Intervention(virtue, Clamp(0.0, 0.5), "prompt")]),
+        (Treatment("rotate", "prompt"), (), 30.0, [Intervention(virtue, Rotate(30.0), "prompt")]),
+        (Treatment("add:raw", "both", None, switch), (), 3.0,
+         [Intervention(virtue, Add(3.0, "raw"), "both", None, switch)]),
+        (Treatment("add", "both"), (then,), 1.0,
+         [Intervention(virtue, Add(1.0), "both"), Intervention(duty, Ablate(), "both")]),
+        (Treatment("patch:tuned", "prompt"), (), None, [Intervention(virtue, patch, "prompt")]),
+    ]  # fmt: skip
+    for treatment, after, strength, interventions in cases:
+        manner = Manner(treatment, after, n=4)
+        strengths = [] if strength is None else [strength]
+        (row,) = sweep_directions(
+            tiny_model, pack, directions, [Site(1)], strengths, ["virtue"], manner
+        )
+        arms = [Arm("plain"), Arm("a", tuple(interventions))]
+        expected = net_refusal(tiny_model, pack, prompts, arms)
+        for key, value in expected["a"].items():
+            assert row[key] == pytest.approx(value, abs=1e-6), treatment.operation
+        assert row["refusal_probability"] != pytest.approx(
+            expected["plain"]["refusal_probability"], abs=1e-7
+        ), treatment.operation
+        assert (row["strength"], row["operation"]) == (strength, treatment.operation)
+
+
+def test_a_subspace_takes_all_personas_at_once(tiny_model: Any, pack: Any, directions: Any) -> None:
+    manner = Manner(Treatment("subspace", "both"), n=4)
+    rows = sweep_directions(tiny_model, pack, directions, [Site(0), Site(1)], manner=manner)
+    assert [(r["persona"], r["layer"]) for r in rows] == [
+        ("deontology+virtue", 0),
+        ("deontology+virtue", 1),
+    ]
+    first, other = (directions[name][Site(0)] for name in ("deontology", "virtue"))
+    arm = Arm("a", (Intervention(first, Subspace(others=(other,)), "both"),))
+    expected = net_refusal(tiny_model, pack, manner.prompts(pack), [arm])["a"]
+    assert rows[0]["net"] == pytest.approx(expected["net"], abs=1e-6)
+
+
+def test_strengths_are_for_operations_that_have_one(
+    tiny_model: Any, pack: Any, directions: Any
+) -> None:
+    given: tuple[Any, ...] = (tiny_model, pack, directions, [Site(1)])
+    with pytest.raises(RequestError, match="ablate has no strength; leave strengths out"):
+        sweep_directions(*given, [1.0], manner=Manner(Treatment("ablate", "both")))
+    with pytest.raises(RequestError, match="rotate needs strengths"):
+        sweep_directions(*given, manner=Manner(Treatment("rotate", "both")))
+    for manner, words in [
+        (Manner(Treatment("ablate", "both")), "calibrated with ablate"),
+        (
+            Manner(then=(Written(Treatment("ablate"), (directions["virtue"][Site(1)],), 1.0),)),
+            "interventions that follow",
+        ),
+    ]:
+        with pytest.raises(RequestError, match=words):
+            sweep_calibrated(*given, Goal.parse("kl=0.1"), manner=manner)
+
+
+def test_a_rotation_is_calibrated_in_its_own_units(
+    tiny_model: Any, pack: Any, directions: Any
+) -> None:
+    manner = Manner(Treatment("rotate", "both"), n=4)
+    rows = sweep_calibrated(
+        tiny_model, pack, directions, [Site(1)], Goal.parse("kl=0.002"), ["virtue"], manner
+    )
+    assert rows[0]["calibration"]["kl"]["value"] == pytest.approx(0.002, rel=0.02)
+    arm = Arm(
+        "a", (Intervention(directions["virtue"][Site(1)], Rotate(rows[0]["strength"]), "both"),)
+    )
+    text = benign_replies(tiny_model, pack, n=4)
+    found = benign_divergences(tiny_model, text, [arm], Arm("unsteered"))["a"]
+    assert found.per_token == pytest.approx(0.002, rel=0.03)
 
 
 def test_the_largest_strength_in_guard_passes_and_the_next_does_not(
