@@ -89,8 +89,8 @@ def sweep(
 
     asked = load_pack(pack)
     treatment = Treatment(operation, schedule)
-    amounts = _strengths(strengths, treatment.has_strength, operation)
     goal = None if calibrate is None else Goal.parse(calibrate)
+    amounts = [] if goal else _strengths(strengths, treatment.has_strength, operation)
     loaded = load_model(ModelRef(model_name(model), adapter=adapter), device=device, dtype=dtype)
     given = load_directions(directions, loaded)
     places = parse_sites(sites, loaded.n_layers)
@@ -134,18 +134,20 @@ def _numbers(text: str) -> list[float]:
 def _tables(rows: list[dict[str, Any]], dose: bool) -> Iterator[str]:
     """What was measured, what it cost, and what could not be calibrated."""
     measured = [row for row in rows if "reason" not in row]
-    heads = ["direction", "layer", "strength", "refusal, harmful", "refusal, permitted"]
     if measured:
+        first = measured[0]
+        heads = [
+            "direction",
+            "layer",
+            "strength",
+            f"refusal, harmful (n {first['n_harmful']})",
+            f"refusal, permitted (n {first['n_permitted']})",
+        ]
+        plain = ["unsteered", "", "", *_refusals(first["unsteered"])]
         yield table(
             heads,
-            [
-                [
-                    *_about(row),
-                    f"{row['refusal_probability']:.3f}",
-                    f"{row['over_refusal_probability']:.3f}",
-                ]
-                for row in measured
-            ],
+            [plain, *([*_about(row), *_refusals(row)] for row in measured)],
+            title="Probability that a reply begins as a refusal, with 95% intervals",
         )
     if measured and dose:
         heads = [
@@ -200,6 +202,14 @@ def _about(row: dict[str, Any]) -> list[str]:
     strength = row["strength"]
     amount = row["operation"] if strength is None else f"{strength:.4g}"
     return [row["persona"], str(row["layer"]), amount]
+
+
+def _refusals(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row[f'{name}_probability']:.3f} [{low:.3f}, {high:.3f}]"
+        for name in ("refusal", "over_refusal")
+        for low, high in [row[f"{name}_interval"]]
+    ]
 
 
 def _estimate(value: dict[str, Any]) -> str:

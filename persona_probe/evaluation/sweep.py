@@ -16,25 +16,33 @@ from persona_probe.models.site import Site
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import KINDS, SafetyPrompt
 from persona_probe.personas.sampling import spread
+from persona_probe.statistics import mean_interval
 from persona_probe.steering.arm import Arm
 from persona_probe.steering.dose import doses
 from persona_probe.steering.treatment import Treatment, Written
 
+UNSTEERED = "unsteered"
+
 
 def net_refusal(
-    model: ResidualModel, pack: Pack, prompts: Sequence[SafetyPrompt], arms: Sequence[Arm]
+    model: ResidualModel,
+    pack: Pack,
+    prompts: Sequence[SafetyPrompt],
+    arms: Sequence[Arm],
+    intervals: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """J on the log-probability channel: refusal on harmful prompts minus refusal on permitted ones.
 
     Returns:
         Arm → mean probability that a reply begins as one of the pack's refusals does, on harmful
         prompts (`refusal_probability`) and on the others (`over_refusal_probability`), their
-        difference (`net`), and the numbers of prompts.
+        difference (`net`), and the numbers of prompts. With `intervals`, 95% intervals of the
+        first two over prompt families, too.
     """
     found = refusal_probability(model, prompts, arms, pack.judge_rules, pack.neutral_system)
     harmful = [prompt.kind == "harmful" for prompt in prompts]
     permitted = [not is_harmful for is_harmful in harmful]
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for arm, mass in zip(found.arms, found.refusal_mass, strict=True):
         refused, over_refused = float(mass[harmful].mean()), float(mass[permitted].mean())
         rows[arm] = {
@@ -44,6 +52,11 @@ def net_refusal(
             "n_harmful": sum(harmful),
             "n_permitted": sum(permitted),
         }
+        if intervals:
+            for name, chosen in (("refusal", harmful), ("over_refusal", permitted)):
+                families = [f for f, kept in zip(found.families, chosen, strict=True) if kept]
+                interval = mean_interval(mass[chosen].tolist(), families)
+                rows[arm][f"{name}_interval"] = [interval.low, interval.high]
     return rows
 
 
@@ -148,7 +161,7 @@ def sweep_directions(
         dose: measure also what every arm costs on neutral text; see `steering.dose`.
 
     Returns:
-        One row per persona, layer and strength.
+        One row per persona, layer and strength; each has the unsteered model's numbers beside it.
 
     Raises:
         RequestError: a persona has no direction at any of the sites, or strengths are given for an
@@ -188,13 +201,18 @@ def measure_cells(
     ]
     replies = [model.encode(reply, add_generation_prompt=False) for reply in neutral]
     arms = [manner.arm(model, cell, [*asked, *replies]) for cell in cells]
-    found = net_refusal(model, pack, prompts, arms)
+    reference = Arm(UNSTEERED, adapter=manner.adapter)
+    found = net_refusal(model, pack, prompts, [reference, *arms], intervals=True)
     rows = [
-        {**cell.to_json(), "operation": manner.treatment.operation, **found[cell.name]}
+        {
+            **cell.to_json(),
+            "operation": manner.treatment.operation,
+            **found[cell.name],
+            UNSTEERED: found[UNSTEERED],
+        }
         for cell in cells
     ]
     if neutral:
-        reference = Arm("unsteered", adapter=manner.adapter)
         for row, cost in zip(rows, doses(model, neutral, arms, reference), strict=True):
             row["dose"] = cost.to_json()
     return rows

@@ -96,6 +96,31 @@ def test_sweep_calibrates_and_measures_doses(
     assert "steered tokens of neutral text are too few" in done.stdout
 
 
+def test_sweep_takes_operations_and_what_follows_them(
+    tiny_llama_folder: Path, small_pack: Path, directions: Path
+) -> None:
+    given = ["sweep", tiny_llama_folder, "--directions", directions, "--pack", small_pack,
+             "--sites", "1", "--adapter", "tuned", "--n", 4, "--schedule", "prompt"]  # fmt: skip
+    done = run(*given, "--operation", "ablate", "--act-at", "all", "--json")
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["rows"]
+    assert (row["operation"], row["strength"]) == ("ablate", None)
+    assert row["net"] != row["unsteered"]["net"]
+    low, high = row["refusal_interval"]
+    assert low <= row["refusal_probability"] <= high
+    done = run(*given, "--operation", "patch:other", "--then", "add virtue:0 strength=2")
+    assert done.exit_code == 0, done.output
+    assert "patch:other" in done.stdout
+    assert "unsteered" in done.stdout
+    for more, said in [
+        (["--operation", "rotate"], "rotate needs --strengths"),
+        (["--operation", "ablate", "--strengths", "1"], "ablate has no strength"),
+        (["--then", "add virtue"], "cannot read the intervention 'add virtue'"),
+        (["--operation", "ablate", "--calibrate", "kl=0.1"], "calibrated with ablate"),
+    ]:
+        assert said in str(run(*given, *more).exception)
+
+
 def test_a_goal_that_is_not_met_is_a_line_of_text(
     tiny_llama_folder: Path, small_pack: Path, directions: Path
 ) -> None:
