@@ -1,5 +1,6 @@
 """A batch that rows join and leave: what it reads, what it holds, and what happens without room."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from persona_probe.steering import Ablate, Add
 from persona_probe.steering import generation as generation_module
 from persona_probe.steering import joining as joining_module
 from persona_probe.steering.generation import Arm, generate
-from persona_probe.steering.steer import Intervention
+from persona_probe.steering.steer import Intervention, steer
 
 ROOM = 20
 
@@ -193,3 +194,40 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     monkeypatch.setattr(joining_module, "decode", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         generate(talkative, conversations, arms, ROOM)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("adapter", [None, "tuned"])
+def test_in_half_precision_every_token_is_the_likeliest_up_to_rounding(
+    dtype: str, adapter: str | None, tiny_llama_folder: Path, conversations: Any, arms: list[Arm]
+) -> None:
+    """Ties are common there, so tokens are compared by their logits in one pass without a cache."""
+    model = load_model(ModelRef(str(tiny_llama_folder)), dtype=dtype)
+    model.end_ids = ()
+    asked = {c.id: c for c in conversations}
+    own = [replace(arm, adapter=adapter) for arm in arms]
+    best, rank = [], []
+    for reply in generate(model, conversations, own, 6):
+        arm = next(a for a in own if a.name == reply.arm)
+        prompt = model.encode(asked[reply.conversation_id], add_generation_prompt=True).ids
+        ids = torch.tensor([[*prompt, *reply.token_ids]])
+        positions = torch.arange(ids.shape[1])[None]
+        length = torch.tensor([len(prompt)])
+        with model.adapter(adapter), steer(model, arm.interventions, positions, length):
+            logits = model.logits(ids, torch.ones_like(ids), positions)[0, len(prompt) - 1 : -1]
+        chosen = logits.gather(1, torch.tensor(reply.token_ids)[:, None])[:, 0]
+        best += (logits.max(dim=1).values - chosen).tolist()
+        rank += ((logits > chosen[:, None]).sum(dim=1)).tolist()
+        spread = float(logits.std())
+    assert max(best) < 0.05 * spread
+    assert sum(r == 0 for r in rank) > 0.9 * len(rank)
+
+
+def test_a_model_spread_by_a_device_map_gives_the_same(
+    tiny_llama_folder: Path, conversations: Any, arms: list[Arm]
+) -> None:
+    places = {"model.embed_tokens": "cpu", "model": "cpu", "lm_head": "cpu"}
+    spread = load_model(str(tiny_llama_folder), device_map=places)
+    plain = load_model(str(tiny_llama_folder))
+    found, expected = (generate(m, conversations, arms, 6) for m in (spread, plain))
+    assert found == expected
