@@ -70,7 +70,6 @@ def compare(
         Path | None, typer.Option(help="Folder for the directions of every family there is.")
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Dimensions of a shift's subspace.")] = 4,
-    resamples: Annotated[int, typer.Option(help="Bootstrap draws of prompt families.")] = 2000,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -106,18 +105,16 @@ A/narrow-virtue-0/last_prompt_token --directions artifacts/directions
         second_seed=named[second_seed] if second_seed else None,
         reliabilities=known,
         k=k,
-        resamples=resamples,
         seed=seed,
     )
     main = found.comparisons[subject].to_json() if found.comparisons else {"rows": []}
     value: dict[str, Any] = main | {"after": subject} | found.to_json()
     text = tables.finetunes(found)
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     if contrast is not None and survey:
-        extra, more = _survey(contrast, there, activations, floor, negative, options)
+        extra, more = _survey(contrast, there, activations, floor, negative, seed)
         value, text = value | extra, [*text, *more]
     elif contrast is not None and found_before:
-        extra, more = _transfer(contrast, found_before, options)
+        extra, more = _transfer(contrast, found_before)
         value, text = value | extra, [*text, *more]
     if unrelated:
         extra, more = _context_free(there, activations[subject], subject, unrelated)
@@ -180,7 +177,7 @@ def _survey(
     finetunes: "dict[str, ActivationSet]",
     placebo: str | None,
     negative: str,
-    options: dict[str, Any],
+    seed: int,
 ) -> Part:
     from persona_probe.cli import compare_tables as tables
     from persona_probe.directions.before_after.survey import survey
@@ -193,17 +190,17 @@ def _survey(
         finetunes,
         placebo=placebo,
         negative=negative,
-        **options,
+        seed=seed,
     )
     return {"survey": found.to_json()}, [tables.survey(found), *tables.transfer(found.transfer)]
 
 
-def _transfer(contrast: "ActivationSet", directions: Any, options: dict[str, Any]) -> Part:
+def _transfer(contrast: "ActivationSet", directions: Any) -> Part:
     from persona_probe.cli import compare_tables as tables
     from persona_probe.directions.checks.transfer import transfer_on_the_rest
     from persona_probe.directions.json_form import json_form
 
-    found = transfer_on_the_rest(directions, contrast, **options)
+    found = transfer_on_the_rest(directions, contrast)
     return {"transfer": json_form(found)}, tables.transfer(found)
 
 

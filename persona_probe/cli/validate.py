@@ -16,7 +16,6 @@ def validate(
     activations: Annotated[
         Path, typer.Argument(metavar="ACTIVATIONS", help="The activations they were found in.")
     ],
-    resamples: Annotated[int, typer.Option(help="Bootstrap draws of prompt families.")] = 2000,
     permutations: Annotated[int, typer.Option(help="Permutations of held-out labels.")] = 2000,
     relabellings: Annotated[
         int, typer.Option(help="Balanced shuffles, control tasks, random directions.")
@@ -56,7 +55,6 @@ def validate(
         ActivationSet.open(activations),
         split_seed,
         captured=captured_in(baseline or []),
-        resamples=resamples,
         permutations=permutations,
         relabellings=relabellings,
         seed=seed,

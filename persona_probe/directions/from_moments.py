@@ -13,7 +13,7 @@ from persona_probe.activations.store import MANIFEST
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.finder import Finder, MomentsFinder, direction_between
 from persona_probe.directions.finders import FINDERS
-from persona_probe.directions.per_label import find_per_label, wanted_labels
+from persona_probe.directions.per_label import wanted_labels
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
 from persona_probe.personas.splits import Split, split_families
@@ -123,19 +123,6 @@ def opened(folder: Path) -> ActivationSet | MomentsFile:
     if (folder / MOMENTS).exists() and not (folder / MANIFEST).exists():
         return MomentsFile.open(folder)
     return ActivationSet.open(folder)
-
-
-def find_per_label_in(
-    source: ActivationSet | MomentsFile,
-    finder: Finder,
-    negative: str,
-    positive: Sequence[str] | None = None,
-    seed: int = 0,
-) -> dict[str, dict[Site, Direction]]:
-    """`find_per_label` or `find_per_label_from_moments`."""
-    if isinstance(source, MomentsFile):
-        return find_per_label_from_moments(source, finder, negative, positive, seed)
-    return find_per_label(source, finder, negative, positive, seed)
 
 
 def _families(

@@ -9,12 +9,12 @@ from persona_probe.statistics.bootstrap import (
     RESAMPLES,
     cluster_bootstrap,
     cluster_index,
-    cluster_jackknife,
     cluster_sums,
     resample_weights,
 )
 from persona_probe.statistics.difference import difference
 from persona_probe.statistics.estimate import Estimate, json_number
+from persona_probe.statistics.jackknife import cluster_jackknife
 from persona_probe.statistics.means import (
     function_of_means,
     mean_interval,

@@ -79,34 +79,12 @@ def cluster_bootstrap(
     """
     values = np.atleast_1d(statistic(np.ones((1, n_clusters)))[0])
     if n_clusters < 2:
-        return [_pointwise(value, n, n_clusters, "one cluster: no interval") for value in values]
+        return [pointwise(value, n, n_clusters, "one cluster: no interval") for value in values]
     draws = statistic(resample_weights(n_clusters, resamples, seed)).reshape(resamples, -1)
     left_out = statistic(1.0 - np.eye(n_clusters)).reshape(n_clusters, -1)
     return [
         _interval(value, draws[:, i], left_out[:, i], n, level, method)
         for i, value in enumerate(values)
-    ]
-
-
-def cluster_jackknife(
-    statistic: Statistic, n: int, n_clusters: int, *, level: float = 0.95
-) -> list[Estimate]:
-    """Value -+ t standard errors from leaving out one cluster at a time (Tukey 1958).
-
-    For statistics such as the length of a mean vector, which every resample inflates, so that a
-    bootstrap interval would miss its own value. Arguments as in `cluster_bootstrap`.
-    """
-    values = np.atleast_1d(statistic(np.ones((1, n_clusters)))[0])
-    if n_clusters < 2:
-        return [_pointwise(value, n, n_clusters, "one cluster: no interval") for value in values]
-    left_out = statistic(1.0 - np.eye(n_clusters)).reshape(n_clusters, -1)
-    error = np.sqrt((n_clusters - 1) * left_out.var(axis=0))
-    below, above = stdtrit(n_clusters - 1, [(1 - level) / 2, (1 + level) / 2])
-    return [
-        Estimate(float(v), float(v + below * e), float(v + above * e), n, n_clusters, level)
-        if np.isfinite([v, e]).all()
-        else _pointwise(v, n, n_clusters, "no value without one of the clusters")
-        for v, e in zip(values, error, strict=True)
     ]
 
 
@@ -128,9 +106,9 @@ def _interval(
     usable = draws[np.isfinite(draws)]
     if np.isfinite(value) and len(usable) < (1 - UNDEFINED_SHARE) * len(draws):
         missing = 1 - len(usable) / len(draws)
-        return _pointwise(value, n, n_clusters, f"no value in {missing:.0%} of the resamples")
+        return pointwise(value, n, n_clusters, f"no value in {missing:.0%} of the resamples")
     if not np.isfinite(value):
-        return _pointwise(value, n, n_clusters, "")
+        return pointwise(value, n, n_clusters, "")
     z = _wide_quantiles(n_clusters, level)
     if method == "bca":
         first, last = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
@@ -138,7 +116,7 @@ def _interval(
         # Otherwise the corrected interval would miss its own value.
         if not first - rounding <= value <= last + rounding:
             reason = "nearly all resamples lie on one side of the value"
-            return _pointwise(value, n, n_clusters, reason)
+            return pointwise(value, n, n_clusters, reason)
         z = _accelerated(z, value, usable, left_out)
     low, high = np.quantile(usable, ndtr(z))
     return Estimate(float(value), float(low), float(high), n, n_clusters, level)
@@ -160,7 +138,7 @@ def _accelerated(
     return np.asarray(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-6))
 
 
-def _pointwise(value: float, n: int, n_clusters: int, reason: str) -> Estimate:
+def pointwise(value: float, n: int, n_clusters: int, reason: str) -> Estimate:
     """An estimate without an interval; one that is not finite has no value either."""
     if not np.isfinite(value):
         return Estimate.undefined("no value on the sample itself", n, n_clusters)

@@ -29,10 +29,10 @@ def comparison_table(
         reliabilities: split-half reliability of the directions.
     """
     before = shift["before"]
-    options: dict[str, Any] = {"resamples": lab.study.budget.resamples, "seed": lab.study.seed}
 
     def against(adapter: str) -> Comparison:
-        return compare(before, shift[adapter], directions, reliabilities=reliabilities, **options)
+        after, seed = shift[adapter], lab.study.seed
+        return compare(before, after, directions, reliabilities=reliabilities, seed=seed)
 
     placebo = [against(a) for a in lab.study.controls.get("placebo", ())[:1]]
     rows: list[dict[str, Any]] = []

@@ -88,7 +88,6 @@ def validate_contrast(
         activations.where(families=lab.split.evaluate),
         found_on=activations.where(families=lab.split.find),
         finder=finder,
-        resamples=budget.resamples,
         permutations=budget.permutations,
         seed=lab.study.seed,
     )
@@ -107,7 +106,6 @@ def validate_detection(
     return validate(
         directions,
         opposed(after, before, labels=(persona, NEUTRAL)),
-        resamples=budget.resamples,
         permutations=budget.permutations,
         seed=lab.study.seed,
     )

@@ -29,12 +29,12 @@ def test_extract_find_validate_compare_steer_sweep_evaluate(
     assert {row["persona"] for row in found["directions"]} == {"deontology", "virtue"}
     assert len(found["directions"]) == 2 * 3
 
-    found = call("validate", directions, bare, "--resamples", 50)
+    found = call("validate", directions, bare)
     assert all(0 <= row["auroc"]["value"] <= 1 for row in found["rows"])
 
     call("extract", tiny_folders, prompts, "--out", tmp_path / "pair", "--adapter", "tuned")
     pair = [tmp_path / "pair" / name / "last_prompt_token" for name in ("bare", "tuned")]
-    found = call("compare", *pair, "--directions", directions, "--resamples", 50)
+    found = call("compare", *pair, "--directions", directions)
     assert {row["persona"] for row in found["rows"]} == {"deontology", "virtue"}
 
     chosen = ["--directions", directions, "--persona", "virtue", "--layer", 1]

@@ -69,7 +69,7 @@ def run() -> Run:
     from persona_probe.errors import PersonaProbeError
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        done = CliRunner().invoke(app, ["compare", *map(str, arguments), "--resamples", "50"])
+        done = CliRunner().invoke(app, ["compare", *map(str, arguments)])
         if isinstance(done.exception, PersonaProbeError):
             return done.exception.exit_code, "", str(done.exception)
         return done.exit_code, done.stdout, done.stderr

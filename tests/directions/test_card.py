@@ -73,7 +73,7 @@ def test_numbers_stand_in_it_with_their_n(
     from persona_probe.directions.checks.validation import validate
 
     held_out = planted(1, prefix="held", gap=5.0).activations
-    result = validate(found["virtue"], held_out, resamples=50, permutations=19)
+    result = validate(found["virtue"], held_out, permutations=19)
     text = saved(found, tmp_path, validations=[result])
     area = result.rows[1].auroc
     said = f"| virtue | 1 | {area.value:.3f} [{area.low:.3f}, {area.high:.3f}] | 256 | 16 |"

@@ -59,7 +59,7 @@ def test_they_are_what_the_finder_finds_in_the_find_part(
         same = found["hero"][site]
         assert same.unit == pytest.approx(direction.unit, abs=2e-7)
         assert same.gap == pytest.approx(direction.gap, rel=1e-6)
-        assert same.midpoint == pytest.approx(direction.midpoint, rel=1e-6)
+        assert same.midpoint == pytest.approx(direction.midpoint, rel=1e-5)
         for field in (
             "finder",
             "family",
@@ -120,7 +120,8 @@ def test_what_moments_do_not_hold_is_refused(planted: Any, tmp_path: Path) -> No
 
 
 def test_a_folder_is_searched_for_what_it_holds(planted: Any, tmp_path: Path) -> None:
-    from persona_probe.directions.from_moments import find_per_label_in, opened
+    from persona_probe.directions.families.found_family import found_in
+    from persona_probe.directions.from_moments import opened
 
     data = planted(families=8, per_family=2).activations
     data.save(tmp_path / "stored")
@@ -128,12 +129,14 @@ def test_a_folder_is_searched_for_what_it_holds(planted: Any, tmp_path: Path) ->
     data.save(tmp_path / "both")
     streamed(data, tmp_path / "moments")
     finder = FINDERS["mean_difference"]()
-    found = [
-        find_per_label_in(opened(tmp_path / name), finder, "neutral")["hero"]
-        for name in ("stored", "both", "moments")
-    ]
+    sources = [opened(tmp_path / name) for name in ("stored", "both", "moments")]
+    asked = "probe", {}, finder, "neutral", None, 0
+    found = [found_in(source, *asked)["hero"] for source in sources]
+    assert {direction.family for of in found for direction in of.values()} == {"probe"}
     for site, direction in found[0].items():
         assert found[1][site].norm == direction.norm != found[2][site].norm
         assert found[2][site].unit == pytest.approx(direction.unit, abs=2e-7)
+    with pytest.raises(RequestError, match="model_diff needs every example, and here are only mom"):
+        found_in(sources[2], "model_diff", {}, finder, "neutral", None, 0)
     with pytest.raises(RequestError, match="empty"):
         opened(tmp_path / "empty")

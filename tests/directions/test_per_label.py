@@ -17,7 +17,7 @@ def test_every_label_gets_directions_and_they_are_validated_on_the_rest(planted:
     assert list(found) == ["hero"]
     used = next(iter(found["hero"].values())).families_used
     assert len(used) == 8
-    options = {"resamples": 50, "permutations": 19, "relabellings": 9}
+    options = {"permutations": 19, "relabellings": 9}
     [validation] = validate_on_the_rest(found, activations, **options)
     assert validation.rows[0].auroc.value > 0.8
     assert validation.rows[0].auroc.n_clusters == 8

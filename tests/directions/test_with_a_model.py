@@ -53,10 +53,10 @@ def test_from_conversations_to_a_checked_file(tiny_model: "ResidualModel", tmp_p
             elsewhere = direction.provenance.with_(model_hash="another")
             with pytest.raises(SiteMismatchError):
                 replace(direction, provenance=elsewhere).check_fits(tiny_model)
-    result = validate(loaded["mean_difference"], held_out, found_on, resamples=100, permutations=99)
+    result = validate(loaded["mean_difference"], held_out, found_on, permutations=99)
     # Another system line moves the last prompt token of every prompt the same way.
     assert result.rows[-1].auroc.value > 0.9
     assert result.rows[-1].reliability is not None
     assert result.rows[-1].reliability.spearman_brown > 0.9
-    comparison = compare(held_out, after, loaded, resamples=100, draws=20)
+    comparison = compare(held_out, after, loaded, draws=20)
     assert all(d.provenance.adapter == "tuned" for d in comparison.model_diff.values())

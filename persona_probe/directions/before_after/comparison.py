@@ -33,8 +33,8 @@ from persona_probe.display import table
 from persona_probe.models.site import Site
 from persona_probe.statistics import (
     Estimate,
-    cluster_bootstrap,
     cluster_index,
+    cluster_jackknife,
     cluster_sums,
 )
 from persona_probe.statistics.bootstrap import Weights
@@ -143,7 +143,6 @@ def compare(
     second_seed: ActivationSet | None = None,
     reliabilities: Reliabilities | None = None,
     draws: int = 200,
-    resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
     """Compare a model before and after finetuning on the same tokens.
@@ -157,8 +156,7 @@ def compare(
         second_seed: activations of another seed of the same finetune: the ceiling.
         reliabilities: of the directions, as `Reliability.spearman_brown` has them.
         draws: balanced sign flips for the null of the cosine.
-        resamples: bootstrap draws of families.
-        seed: of both.
+        seed: of those, and of the halves of the reliability.
 
     Raises:
         RequestError: the sets do not hold the same examples.
@@ -185,7 +183,7 @@ def compare(
     mean = MeanShift.of(before, after, shift, draws, seed)
     rows = []
     for p, (persona, several) in enumerate(per_persona.items()):
-        moved = _projection_shifts(before, after, several, resamples=resamples, seed=seed)
+        moved = _projection_shifts(before, after, several)
         for i, direction in enumerate(several):
             site, at = direction.site, p * len(sites) + i
             known = (reliabilities or {}).get(persona, {}).get(site, math.nan)
@@ -273,7 +271,7 @@ def _between(one: Shift, other: Shift) -> list[Estimate]:
 
 
 def _projection_shifts(
-    before: ActivationSet, after: ActivationSet, directions: Sequence[Direction], **options: Any
+    before: ActivationSet, after: ActivationSet, directions: Sequence[Direction]
 ) -> list[Estimate]:
     """Mean of (after - before) over the deviation of before, along each direction."""
     old = projections(directions, before).numpy()
@@ -288,4 +286,4 @@ def _projection_shifts(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray((weights @ totals.T) / n / np.sqrt(variance))
 
-    return cluster_bootstrap(statistic, len(before), n_families, **options)
+    return cluster_jackknife(statistic, len(before), n_families)

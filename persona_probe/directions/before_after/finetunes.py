@@ -111,7 +111,6 @@ def compare_finetunes(
     reliabilities: Reliabilities | None = None,
     k: int = 4,
     draws: int = 200,
-    resamples: int = 10_000,
     seed: int = 0,
 ) -> Finetunes:
     """Compare several finetunes of one model on the same tokens.
@@ -125,7 +124,6 @@ def compare_finetunes(
         reliabilities: of the directions, as `Reliability.spearman_brown` has them.
         k: dimensions of the shift subspaces.
         draws: of every null.
-        resamples: bootstrap draws of families.
         seed: of everything random.
 
     Raises:
@@ -149,7 +147,6 @@ def compare_finetunes(
                 second_seed=finetunes[second_seed] if second_seed and name == names[0] else None,
                 reliabilities=reliabilities,
                 draws=draws,
-                resamples=resamples,
                 seed=seed,
             )
     shifts = [Shift.between(before, after, sites, name) for name, after in finetunes.items()]

@@ -88,7 +88,6 @@ def survey(
     *,
     placebo: str | None = None,
     negative: str = "neutral",
-    resamples: int = 10_000,
     seed: int = 0,
 ) -> Survey:
     """AUROC, reliability and layer profile of all personas, and each against its own finetune.
@@ -100,7 +99,6 @@ def survey(
         after: finetune to activations; `own_finetunes` says which belong to a persona.
         placebo: name of the placebo among them.
         negative: label of the neutral class.
-        resamples: bootstrap draws of families.
         seed: of everything random.
 
     Raises:
@@ -108,7 +106,7 @@ def survey(
         SplitLeakError: `before` holds families that a direction was found on.
     """
     directions = find_per_label(prompted, finder, negative, None, seed)
-    validations = validate_on_the_rest(directions, prompted, resamples=resamples, seed=seed)
+    validations = validate_on_the_rest(directions, prompted, seed=seed)
     used = next(iter(next(iter(directions.values())).values())).families_used
     rest = prompted.where(families=set(prompted.families) - used)
     energy: dict[Site, dict[str, Estimate]] = {}
@@ -133,14 +131,13 @@ def survey(
                 placebo=finetunes[placebo] if placebo else None,
                 second_seed=finetunes[own[1]] if len(own) > 1 else None,
                 reliabilities={persona: known},
-                resamples=resamples,
                 seed=seed,
             )
             compared = {row.site: row for row in found.rows}
         for row in validation.rows:
             alone = energy.get(row.site, {}).get(persona)
             rows.append(_row(persona, row, alone, own, compared.get(row.site)))
-    transfer = transfer_matrix(directions, rest, resamples=resamples, seed=seed)
+    transfer = transfer_matrix(directions, rest)
     return Survey(tuple(rows), directions, transfer)
 
 

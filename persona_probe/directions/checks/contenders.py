@@ -51,8 +51,6 @@ def named_contenders(
     held_out: Labelled,
     wrong: Mapping[str, BySite],
     nuisances: Mapping[str, BySite],
-    resamples: int,
-    seed: int,
 ) -> dict[Site, dict[str, Estimate]]:
     """Held-out AUROC of other personas' directions, and of these without nuisances, per site.
 
@@ -61,8 +59,6 @@ def named_contenders(
         held_out: the held-out examples.
         wrong: name → directions that belong to somebody else.
         nuisances: name → directions to take away: refusal, length, format, the shared part.
-        resamples: bootstrap draws of families.
-        seed: of the resampling.
     """
     found: dict[Site, dict[str, Estimate]] = {site: {} for site in directions}
     keys, rows = [], []
@@ -76,7 +72,7 @@ def named_contenders(
     if not rows:
         return found
     scores, y = torch.stack(rows).numpy(), held_out.y.numpy()
-    areas = auroc_intervals(scores, y, held_out.families, resamples=resamples, seed=seed)
+    areas = auroc_intervals(scores, y, held_out.families)
     for (site, name), area in zip(keys, areas, strict=True):
         found[site][name] = area
     return found

@@ -1,18 +1,18 @@
 """How well two classes separate along a direction: AUROC, d', balanced accuracy.
 
-All are written as functions of family weights, [draw family] -> [draw row], so that one clustered
-bootstrap serves every site and every baseline (rows) with the same resamples.
+All are written as functions of family weights, [draw family] -> [draw row], so that leaving out one
+family at a time gives the intervals of every site and every baseline (rows).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 
-from persona_probe.statistics import Estimate, cluster_bootstrap, cluster_index, cluster_sums
+from persona_probe.statistics import Estimate, cluster_index, cluster_jackknife, cluster_sums
 from persona_probe.statistics.bootstrap import Statistic, Weights
 
 Scores: TypeAlias = Float[np.ndarray, "row example"]
@@ -28,7 +28,7 @@ class Separation:
         auroc: area under the ROC curve.
         balanced_accuracy: with a threshold fixed beforehand.
         d_prime: distance of class means in pooled standard deviations.
-        gain: AUROC minus that of the best baseline, on the same resamples.
+        gain: AUROC minus that of the best baseline, on the same families.
         baselines: AUROC of each baseline.
     """
 
@@ -45,9 +45,8 @@ def separation(
     baselines: Mapping[str, Float[np.ndarray, " example"]],
     y: Classes,
     families: Sequence[str],
-    **options: Any,
 ) -> Separation:
-    """Everything about how scores separate the classes, from one set of resampled families.
+    """Everything about how scores separate the classes, with intervals over families.
 
     Args:
         scores: one row per site.
@@ -55,33 +54,30 @@ def separation(
         baselines: other scores of the same examples.
         y: true classes.
         families: prompt family of each example.
-        options: of `cluster_bootstrap`.
     """
     family, n_families = cluster_index(families)
-    everything = np.vstack([scores, *(row[None] for row in baselines.values())])
+    shape = len(y), n_families
     rows = len(scores)
-    statistics = (
-        auroc_statistic(everything, y, family, n_families),
-        balanced_accuracy_statistic(scores > thresholds[:, None], y, family, n_families),
-        d_prime_statistic(scores, y, family, n_families),
-    )
+    everything = np.vstack([scores, *(row[None] for row in baselines.values())])
+    areas = auroc_statistic(everything, y, family, n_families)
+    above = scores > thresholds[:, None]
+    right = balanced_accuracy_statistic(above, y, family, n_families)
+    both = cluster_jackknife(areas, *shape, bounded=True)
+    best = rows + int(np.argmax([area.value for area in both[rows:]])) if baselines else 0
 
-    def statistic(weights: Weights) -> Float[np.ndarray, "draw out"]:
-        aurocs, accuracy, distance = (evaluate(weights) for evaluate in statistics)
-        return np.hstack([aurocs, accuracy, distance, aurocs[:, :rows] - aurocs[:, best, None]])
+    def gained(weights: Weights) -> Float[np.ndarray, "draw row"]:
+        found = areas(weights)
+        return np.asarray(found[:, :rows] - found[:, best, None])
 
-    value = statistics[0](np.ones((1, n_families)))[0]
-    best = rows + int(np.argmax(value[rows:])) if baselines else 0
-    estimates = iter(cluster_bootstrap(statistic, len(y), n_families, **options))
-    areas, surface, accuracy, distance, gain = (
-        [next(estimates) for _ in range(count)]
-        for count in (rows, len(baselines), rows, rows, rows)
-    )
+    accuracy = cluster_jackknife(right, *shape, bounded=True)
+    gain = cluster_jackknife(gained, *shape)
+    distance = cluster_jackknife(d_prime_statistic(scores, y, family, n_families), *shape)
     for i in np.flatnonzero(np.isnan(thresholds)):
         accuracy[i] = Estimate.undefined("the direction has no midpoint", len(y), n_families)
     if not baselines:
         gain = [Estimate.undefined("no baseline to compare with", len(y), n_families)] * rows
-    return Separation(areas, accuracy, distance, gain, dict(zip(baselines, surface, strict=True)))
+    surface = dict(zip(baselines, both[rows:], strict=True))
+    return Separation(both[:rows], accuracy, distance, gain, surface)
 
 
 def auroc(scores: Float[np.ndarray, "*row example"], y: Classes) -> Float[np.ndarray, "*row"]:
@@ -143,13 +139,11 @@ def wins_by_family(
     return np.asarray(member[y].T @ (below[first] + below[last]) / 2)
 
 
-def auroc_intervals(
-    scores: Scores, y: Classes, families: Sequence[str], **options: Any
-) -> list[Estimate]:
+def auroc_intervals(scores: Scores, y: Classes, families: Sequence[str]) -> list[Estimate]:
     """AUROC of each row, with the intervals that `separation` would give it."""
     family, n_families = cluster_index(families)
     statistic = auroc_statistic(scores, y, family, n_families)
-    return cluster_bootstrap(statistic, len(y), n_families, **options)
+    return cluster_jackknife(statistic, len(y), n_families, bounded=True)
 
 
 def d_prime_statistic(

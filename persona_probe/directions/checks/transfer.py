@@ -13,7 +13,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet, common_sites
 from persona_probe.errors import DegenerateClassesError, RequestError
 from persona_probe.models.site import Site
-from persona_probe.statistics import Estimate, cluster_bootstrap, cluster_index
+from persona_probe.statistics import Estimate, cluster_index, cluster_jackknife
 from persona_probe.statistics.bootstrap import Statistic, Weights
 
 NO_OTHER = "there is only one persona"
@@ -29,7 +29,7 @@ class TransferMatrix:
         contrasts: names of the columns, what is to be told from neutral.
         auroc: row by row. Not symmetric: a direction may detect a persona whose own direction does
             not detect the first.
-        dominance: mean of the diagonal minus mean of the rest, on the same resamples.
+        dominance: mean of the diagonal minus mean of the rest, on the same families.
         asymmetry: mean |T[a, b] - T[b, a]| over pairs; noise alone makes it positive.
     """
 
@@ -45,16 +45,12 @@ class TransferMatrix:
         return self.auroc[self.directions.index(direction)][self.contrasts.index(contrast)]
 
 
-def transfer_matrix(
-    directions: DirectionSet, held_out: ActivationSet, *, resamples: int = 10_000, seed: int = 0
-) -> list[TransferMatrix]:
-    """Transfer at every site that all directions have, with clustered intervals.
+def transfer_matrix(directions: DirectionSet, held_out: ActivationSet) -> list[TransferMatrix]:
+    """Transfer at every site that all directions have, with intervals over families.
 
     Args:
         directions: of several personas; each one's labels say what its contrast is.
         held_out: activations with all those labels, of families that no direction was found on.
-        resamples: bootstrap draws of families, the same for all cells.
-        seed: of the resamples.
 
     Raises:
         SplitLeakError: a direction was found or selected on a held-out family.
@@ -73,19 +69,22 @@ def transfer_matrix(
         sizes.append(n)
     shape = len(names), len(sites), len(names)
 
-    def statistic(weights: Weights) -> Float[np.ndarray, "draw out"]:
-        """All cells [direction, site, contrast], then the dominance of every site."""
+    def areas(weights: Weights) -> Float[np.ndarray, "draw cell"]:
+        """All cells [direction, site, contrast]."""
         cells = np.stack([column(weights) for column in columns], axis=2)
-        table = cells.reshape(len(weights), *shape)
+        return np.asarray(cells.reshape(len(weights), -1))
+
+    def dominance(weights: Weights) -> Float[np.ndarray, "draw site"]:
+        table = areas(weights).reshape(len(weights), *shape)
         own = np.einsum("wasa->ws", table) / len(names)
         others = table.sum(axis=(1, 3)) - own * len(names)
         with np.errstate(divide="ignore", invalid="ignore"):
             rest = others / (len(names) * (len(names) - 1))
-        return np.hstack([cells.reshape(len(weights), -1), own - rest])
+        return np.asarray(own - rest)
 
     n = len(held_out)
-    found = cluster_bootstrap(statistic, n, n_families, resamples=resamples, seed=seed)
-    cells, dominances = found[: -len(sites)], found[-len(sites) :]
+    cells = cluster_jackknife(areas, n, n_families, bounded=True)
+    dominances = cluster_jackknife(dominance, n, n_families)
     table = np.array(cells, dtype=object).reshape(shape)
     return [
         TransferMatrix(
@@ -103,9 +102,7 @@ def transfer_matrix(
     ]
 
 
-def transfer_on_the_rest(
-    directions: DirectionSet, prompted: ActivationSet, *, resamples: int = 10_000, seed: int = 0
-) -> list[TransferMatrix]:
+def transfer_on_the_rest(directions: DirectionSet, prompted: ActivationSet) -> list[TransferMatrix]:
     """The same on the families of `prompted` that no direction was found or selected on.
 
     Directions whose labels do not occur there are left out; without any, the list is empty.
@@ -129,7 +126,7 @@ def transfer_on_the_rest(
             "the directions were found on every family of these activations; test their transfer "
             "on others"
         )
-    return transfer_matrix(known, prompted.where(families=rest), resamples=resamples, seed=seed)
+    return transfer_matrix(known, prompted.where(families=rest))
 
 
 def _contrast(
@@ -142,7 +139,7 @@ def _contrast(
     except DegenerateClassesError as error:
         raise DegenerateClassesError(f"the contrast of {direction.persona!r}: {error}") from None
     rows = np.flatnonzero(np.isin(held_out.labels, labels))
-    # Families are numbered over all examples, so that every contrast is resampled alike.
+    # Families are numbered over all examples, so that every contrast leaves out alike.
     family, n_families = cluster_index(held_out.families)
     statistic = _by_row(scores[:, rows], y.numpy(), family[rows], n_families)
     return statistic, len(chosen)

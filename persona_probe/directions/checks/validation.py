@@ -52,7 +52,6 @@ Columns = dict[str, Sequence[Any]]  # field of a row -> its value at every site
 
 @dataclass(frozen=True)
 class _Effort:
-    resamples: int
     permutations: int
     relabellings: int
     seed: int
@@ -77,15 +76,9 @@ class _Case:
         return {direction.site: direction for direction in self.directions}
 
     def areas(self, units: Float[Tensor, "site d_model"]) -> list[Estimate]:
-        """Held-out AUROC of one vector per site, on the same resamples as everything else."""
+        """Held-out AUROC of one vector per site, with intervals as everything else."""
         scores = torch.einsum("sed,sd->se", self.held_out.x, units).numpy()
-        return auroc_intervals(
-            scores,
-            self.held_out.y.numpy(),
-            self.held_out.families,
-            resamples=self.effort.resamples,
-            seed=self.effort.seed,
-        )
+        return auroc_intervals(scores, self.held_out.y.numpy(), self.held_out.families)
 
 
 def validate(
@@ -100,7 +93,6 @@ def validate(
     nuisances: Mapping[str, BySite] | None = None,
     reference: ActivationSet | None = None,
     split: Split | None = None,
-    resamples: int = 10_000,
     permutations: int = 2_000,
     relabellings: int = 99,
     seed: int = 0,
@@ -123,7 +115,6 @@ def validate(
             held against; the examples of both classes if not given.
         split: the one that the directions were found under; then `held_out` must be of its
             evaluate part.
-        resamples: bootstrap draws of families.
         permutations: of the held-out labels.
         relabellings: balanced shuffles and control tasks, each a new fit, and random directions.
         seed: of everything random.
@@ -141,7 +132,7 @@ def validate(
         require_disjoint(found_on, held.activations)
         found = Labelled.of(as_found(in_order, found_on), *labels, sites=sorted(directions))
         finder = finder or finder_named(in_order[0].finder)
-    effort = _Effort(resamples, permutations, relabellings, seed)
+    effort = _Effort(permutations, relabellings, seed)
     case = _Case(in_order, held, found, finder, effort)
     columns = _separated(case, dict(baselines or {}), captured or {})
     columns |= _permuted(case) | _controlled(case, columns["auroc"], wrong or {}, nuisances or {})
@@ -178,8 +169,6 @@ def _separated(
         baselines,
         case.held_out.y.numpy(),
         case.held_out.families,
-        resamples=case.effort.resamples,
-        seed=case.effort.seed,
     )
     return {
         "auroc": found.auroc,
@@ -214,9 +203,7 @@ def _controlled(
     """AUROC of directions that should separate less, and how loud the loudest coordinate is."""
     effort = case.effort
     drawn = random_contenders(case.held_out, case.found_on, effort.relabellings, effort.seed)
-    named = named_contenders(
-        case.by_site, case.held_out, wrong, nuisances, effort.resamples, effort.seed
-    )
+    named = named_contenders(case.by_site, case.held_out, wrong, nuisances)
     return {
         "controls": [
             {**random, FLIPPED: one_minus(area), **named[direction.site]}

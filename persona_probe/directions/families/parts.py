@@ -10,6 +10,7 @@ few; `energy_estimates` takes them from the activations, without that noise.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.checks.relabelling import pair_index
 from persona_probe.directions.classes import both_classes, site_first
 from persona_probe.directions.direction import Direction, mean_direction
-from persona_probe.directions.direction_set import DirectionSet, common_sites
+from persona_probe.directions.direction_set import DirectionSet, common_sites, save_directions
 from persona_probe.directions.families.products import gram, jackknifed, product_across
 from persona_probe.directions.families.shift import Shift
 from persona_probe.errors import RequestError
@@ -51,6 +52,19 @@ def specific_parts(directions: DirectionSet) -> dict[str, dict[Site, Direction]]
         persona: {site: _specific(by_site[site], shared[site]) for site in shared}
         for persona, by_site in directions.items()
     }
+
+
+def save_parts(directions: DirectionSet, folder: Path) -> dict[Site, dict[str, float]]:
+    """Write the shared and the specific parts to a folder; the energy shares of the latter.
+
+    They are files like any directions: "shared", and "specific-NAME" of every persona.
+    """
+    parts: dict[str, Mapping[Site, Direction]] = {SHARED: shared_part(directions)}
+    for persona, part in specific_parts(directions).items():
+        name = f"specific-{persona}"
+        parts[name] = {site: replace(direction, persona=name) for site, direction in part.items()}
+    save_directions(parts, folder)
+    return energy_shares(directions)
 
 
 def energy_shares(directions: DirectionSet) -> dict[Site, dict[str, float]]:

@@ -38,7 +38,7 @@ def models(planted: Any) -> dict[str, Any]:
 def test_the_direction_that_was_moved_along_is_told_from_the_other(models: dict[str, Any]) -> None:
     from persona_probe.directions.before_after.comparison import compare
 
-    result = compare(models["before"], models["after"], models["directions"], resamples=1_000)
+    result = compare(models["before"], models["after"], models["directions"])
     for site, shift in result.model_diff.items():
         moved, still = result.at("one", site), result.at("two", site)
         assert moved.cosine > 0.95
@@ -64,7 +64,7 @@ def test_the_projection_shift_by_hand(models: dict[str, Any]) -> None:
     from persona_probe.directions.before_after.comparison import compare
     from persona_probe.models.site import Site
 
-    result = compare(models["before"], models["after"], models["directions"], resamples=100)
+    result = compare(models["before"], models["after"], models["directions"])
     unit = models["directions"]["one"][Site(0)].unit.double()
     old = models["before"].site(Site(0)).double() @ unit
     new = models["after"].site(Site(0)).double() @ unit
@@ -82,7 +82,6 @@ def test_the_corrected_cosine_needs_a_reliability(models: dict[str, Any]) -> Non
         models["after"],
         models["directions"],
         reliabilities={"one": {site: 0.81}},
-        resamples=100,
     )
     row = result.at("one", site)
     trust = result.model_diff_reliability[site]
@@ -101,7 +100,7 @@ def test_whitening_is_the_inverse_covariance_metric(models: dict[str, Any]) -> N
     def stretched(direction: Any) -> Any:
         return direction.with_raw(direction.raw * stretch)
 
-    plain = compare(models["before"], models["after"], models["directions"], resamples=50)
+    plain = compare(models["before"], models["after"], models["directions"])
     wide = compare(
         models["before"].with_values(models["before"].values * stretch),
         models["after"].with_values(models["after"].values * stretch),
@@ -109,7 +108,6 @@ def test_whitening_is_the_inverse_covariance_metric(models: dict[str, Any]) -> N
             name: {at: stretched(direction) for at, direction in by_site.items()}
             for name, by_site in models["directions"].items()
         },
-        resamples=50,
     )
     raw = abs(wide.at("two", site).cosine - plain.at("two", site).cosine)
     white = abs(wide.at("two", site).whitened - plain.at("two", site).whitened)
@@ -123,7 +121,7 @@ def test_a_model_that_only_got_noisier_has_not_moved(models: dict[str, Any]) -> 
     before = models["before"]
     noise = torch.randn(before.values.shape, generator=torch.Generator().manual_seed(0))
     after = before.with_values(before.values + noise)
-    result = compare(before, after, models["directions"], resamples=1_000)
+    result = compare(before, after, models["directions"])
     outside = [row for row in result.rows if row.shift.excludes(0.0)]
     assert len(outside) <= 1
     assert max(result.model_diff_reliability.values()) < 0.7
@@ -147,7 +145,7 @@ def test_one_persona_alone_has_no_shared_part(models: dict[str, Any]) -> None:
     from persona_probe.directions.before_after.comparison import compare
 
     alone = {"one": models["directions"]["one"]}
-    result = compare(models["before"], models["after"], alone, resamples=50)
+    result = compare(models["before"], models["after"], alone)
     assert result.energy == {}
     assert len(result.rows) == 3
 
@@ -160,7 +158,7 @@ def test_the_numbers_beside_the_cosine(models: dict[str, Any]) -> None:
     noise = torch.randn(before.values.shape, generator=rng)
     placebo = before.with_values(before.values + noise)
     again = before.with_values(after.values + 0.1 * noise)
-    result = compare(before, after, directions, placebo=placebo, second_seed=again, resamples=100)
+    result = compare(before, after, directions, placebo=placebo, second_seed=again)
     for row in result.rows:
         assert row.cosine_interval.value == pytest.approx(row.cosine, abs=1e-5)
         assert row.cosine_interval.low < row.cosine < row.cosine_interval.high
@@ -172,7 +170,7 @@ def test_the_numbers_beside_the_cosine(models: dict[str, Any]) -> None:
         matrix = np.array(result.whitened_cosines[row.site])
         assert matrix == pytest.approx(matrix.T)
         assert np.diag(matrix) == pytest.approx([1, 1])
-    alone = compare(before, after, directions, resamples=100).at("one", result.rows[0].site)
+    alone = compare(before, after, directions).at("one", result.rows[0].site)
     assert alone.floor.reason == "no placebo finetune was given"
     assert alone.ceiling.reason == "no second seed was given"
 

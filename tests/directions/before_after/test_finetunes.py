@@ -49,7 +49,6 @@ def test_every_question_is_answered_with_its_controls(world: dict[str, Any]) -> 
         placebo="placebo",
         second_seed="again",
         reliabilities={"one": dict.fromkeys(world["directions"]["one"], 0.9)},
-        resamples=200,
         draws=50,
     )
     for site in world["directions"]["one"]:
@@ -107,7 +106,7 @@ def test_a_site_that_did_not_move_is_undefined_and_not_zero(world: dict[str, Any
     before = world["before"]
     values = world["finetunes"]["narrow"].values.clone()
     values[:, 0] = before.values[:, 0]
-    result = compare(before, before.with_values(values), world["directions"], resamples=50)
+    result = compare(before, before.with_values(values), world["directions"])
     still, moved = result.at("one", Site(0)), result.at("one", Site(1))
     assert np.isnan(still.cosine)
     assert not still.cosine_interval.defined

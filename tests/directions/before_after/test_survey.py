@@ -50,7 +50,6 @@ def test_the_table_has_every_persona_at_every_site(organism: dict[str, Any]) -> 
         organism["before"],
         organism["after"],
         placebo="placebo-0",
-        resamples=100,
     )
     assert [(row.persona, row.site.layer) for row in found.rows] == [
         ("kind", 0), ("kind", 1), ("just", 0), ("just", 1),
@@ -89,6 +88,6 @@ def test_without_finetunes_it_is_a_profile_of_what_was_there_before(
     from persona_probe.directions.before_after.survey import survey
     from persona_probe.directions.finders import finder_named
 
-    found = survey(organism["prompted"], finder_named("mean_difference"), resamples=50)
+    found = survey(organism["prompted"], finder_named("mean_difference"))
     assert len(found.rows) == 4
     assert not any(row.cosine.defined for row in found.rows)

@@ -10,7 +10,7 @@ import torch
 from persona_probe.directions.finders import finder_named
 from persona_probe.errors import RequestError
 
-FEW = {"resamples": 50, "permutations": 19, "relabellings": 9}
+FEW = {"permutations": 19, "relabellings": 9}
 
 
 def three_labels(planted: Any, sites: tuple[int, ...] = tuple(range(5)), gap: float = 4.0) -> Any:
@@ -107,7 +107,7 @@ def call(*arguments: object) -> Any:
 
     from persona_probe.cli.app import app
 
-    quick = ["--resamples", 50, "--permutations", 19, "--relabellings", 9]
+    quick = ["--permutations", 19, "--relabellings", 9]
     return CliRunner().invoke(app, [*map(str, ["validate", *arguments, *quick])])
 
 

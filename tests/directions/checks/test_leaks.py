@@ -28,7 +28,7 @@ def parts(planted: Any) -> dict[str, Any]:
     return {**by_part, "split": split, "directions": found, "all": activations}
 
 
-FEW = {"resamples": 50, "permutations": 19, "relabellings": 9}
+FEW = {"permutations": 19, "relabellings": 9}
 
 
 def test_what_found_cannot_evaluate_or_select(parts: dict[str, Any]) -> None:

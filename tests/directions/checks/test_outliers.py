@@ -65,7 +65,7 @@ def test_validation_shows_what_the_loud_coordinate_hid(planted: Any) -> None:
     found_on = loud(planted(0, gap=6.0).activations)
     held_out = loud(planted(1, gap=6.0, prefix="held").activations)
     found = find_directions(found_on, finder_named("mean_difference"), "hero", "neutral")
-    for row in validate(found, held_out, found_on, resamples=200, relabellings=9).rows:
+    for row in validate(found, held_out, found_on, relabellings=9).rows:
         assert row.outlier_flag
         assert "loud coordinate" in row.flags
         quiet = row.without_outliers

@@ -54,7 +54,7 @@ def test_the_diagonal_dominates_and_a_one_way_leak_stays_one_way(
 
     directions = found_in(prompted("found", seed=1))
     held = prompted(leak=1.0)
-    found = transfer_matrix(directions, held, resamples=200)
+    found = transfer_matrix(directions, held)
     assert [of.site.layer for of in found] == [0, 1]
     for of in found:
         assert all(of.cell(p, p).value > 0.95 for p in PERSONAS)
@@ -79,7 +79,7 @@ def test_labels_without_meaning_transfer_at_chance(prompted: Callable[..., Any])
     nothing = held.with_values(
         held.values[np.random.default_rng(0).permutation(len(held))].contiguous()
     )
-    found = transfer_matrix(directions, nothing, resamples=200)
+    found = transfer_matrix(directions, nothing)
     outside = [cell.excludes(0.5) for of in found for row in of.auroc for cell in row]
     assert sum(outside) <= 4
     assert not any(of.dominance.low > 0.1 for of in found)
@@ -89,7 +89,7 @@ def test_one_persona_has_nothing_to_dominate(prompted: Callable[..., Any]) -> No
     from persona_probe.directions.checks.transfer import transfer_matrix
 
     directions = found_in(prompted("found", seed=1))
-    found = transfer_matrix({"a": directions["a"]}, prompted(), resamples=50)[0]
+    found = transfer_matrix({"a": directions["a"]}, prompted())[0]
     assert found.dominance.reason == "there is only one persona"
     assert np.isnan(found.asymmetry)
 
@@ -106,4 +106,4 @@ def test_used_families_and_missing_labels_are_refused(prompted: Callable[..., An
     with pytest.raises(RequestError, match="on every family"):
         transfer_on_the_rest(directions, found_on)
     assert transfer_on_the_rest(directions, prompted().where(labels=("a", "b"))) == []
-    assert len(transfer_on_the_rest(directions, prompted(), resamples=50)) == 2
+    assert len(transfer_on_the_rest(directions, prompted())) == 2

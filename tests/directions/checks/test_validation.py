@@ -32,7 +32,6 @@ def test_a_planted_direction_passes_everything(name: str, planted: Any) -> None:
         directions,
         held_out,
         found_on,
-        resamples=1_000,
         permutations=200,
         relabellings=19,
     )
@@ -79,7 +78,7 @@ def test_labels_without_meaning_pass_nothing(planted: Any) -> None:
     from persona_probe.directions.checks.validation import validate
 
     directions, held_out, found_on = found_and_held_out(planted, gap=0.0)
-    result = validate(directions, held_out, found_on, resamples=1_000, permutations=500)
+    result = validate(directions, held_out, found_on, permutations=500)
     for row in result.rows:
         assert not row.auroc.excludes(0.5)
         assert row.p > 0.02
@@ -107,7 +106,7 @@ def test_labels_of_families_are_memorised_and_selectivity_shows_it(planted: Any)
 
     found_on, held_out = own_axes(0, "family"), own_axes(1, "held")
     directions = find_directions(found_on, FINDERS["linear_probe"](), "hero", "neutral")
-    row = validate(directions, held_out, found_on, relabellings=19, resamples=500).rows[0]
+    row = validate(directions, held_out, found_on, relabellings=19).rows[0]
     assert row.chance is not None
     assert row.chance.control_accuracy.value > 0.7
     assert row.chance.selectivity.value < -0.1
@@ -127,7 +126,7 @@ def test_without_the_activations_it_was_found_on_only_held_out_numbers_are_given
     from persona_probe.directions.checks.validation import validate
 
     directions, held_out, _ = found_and_held_out(planted)
-    row = validate(directions, held_out, resamples=200, permutations=50).rows[0]
+    row = validate(directions, held_out, permutations=50).rows[0]
     assert row.auroc.defined
     assert row.chance is row.reliability is None
     assert row.to_json()["chance"] is None
@@ -148,7 +147,7 @@ def test_a_direction_that_only_reads_length_does_not_beat_length(planted: Any) -
 
     found_on, held_out = wordy(0, "family", 0.0), wordy(1, "held", 0.0)
     directions = find_directions(found_on, FINDERS["mean_difference"](), "hero", "neutral")
-    row = validate(directions, held_out, found_on, relabellings=19, resamples=500).rows[0]
+    row = validate(directions, held_out, found_on, relabellings=19).rows[0]
     assert set(row.baselines) == {"bag_of_words", "length"}
     assert row.auroc.value > 0.85
     assert row.baselines["length"].value > 0.9
@@ -156,7 +155,7 @@ def test_a_direction_that_only_reads_length_does_not_beat_length(planted: Any) -
 
     found_on, held_out = wordy(0, "family", 40.0), wordy(1, "held", 40.0)
     directions = find_directions(found_on, FINDERS["mean_difference"](), "hero", "neutral")
-    row = validate(directions, held_out, found_on, relabellings=19, resamples=500).rows[0]
+    row = validate(directions, held_out, found_on, relabellings=19).rows[0]
     assert row.gain.low > 0
 
 
@@ -183,7 +182,7 @@ def test_further_baselines_count_too(planted: Any) -> None:
 
     directions, held_out, _ = found_and_held_out(planted)
     copy = projections(list(directions.values()), held_out)[0].numpy()
-    rows = validate(directions, held_out, baselines={"embedding": copy}, resamples=200).rows
+    rows = validate(directions, held_out, baselines={"embedding": copy}).rows
     assert rows[0].baselines["embedding"].value == rows[0].auroc.value
     assert rows[0].gain.value == 0.0
 
@@ -207,7 +206,7 @@ def test_a_captured_set_is_a_baseline_too(planted: Any) -> None:
 
     directions, held_out, found_on = found_and_held_out(planted, gap=4.0)
     both = joined(found_on, held_out)
-    options = {"resamples": 200, "permutations": 9, "relabellings": 9}
+    options = {"permutations": 9, "relabellings": 9}
     for gap, beaten in ((0.0, True), (6.0, False)):
         captured = {"embedding": embedded(both, gap)}
         row = validate(directions, held_out, found_on, captured=captured, **options).rows[0]
@@ -248,7 +247,6 @@ def test_other_personas_and_nuisances_stand_beside_the_direction(planted: Any) -
         held_out,
         wrong={"villain": other},
         nuisances={"refusal": other, "itself": nearly},
-        resamples=200,
     )
     for row in result.rows:
         names = {"wrong: villain", "without: refusal", "without: itself", "without: all"}
@@ -259,9 +257,7 @@ def test_other_personas_and_nuisances_stand_beside_the_direction(planted: Any) -
         assert not row.controls["without: all"].defined
         assert "lies in the span of the others" in str(row.controls["without: all"].reason)
         assert row.controls["without: refusal"].n == row.auroc.n
-    fewer = validate(
-        directions, held_out, wrong={"villain": {Site(1): other[Site(1)]}}, resamples=9
-    )
+    fewer = validate(directions, held_out, wrong={"villain": {Site(1): other[Site(1)]}})
     assert ["wrong: villain" in row.controls for row in fewer.rows] == [False, True, False]
 
 
@@ -269,10 +265,10 @@ def test_one_loud_coordinate_is_flagged(planted: Any) -> None:
     from persona_probe.directions.checks.validation import validate
 
     directions, held_out, _ = found_and_held_out(planted)
-    assert not validate(directions, held_out, resamples=200).rows[0].outlier_flag
+    assert not validate(directions, held_out).rows[0].outlier_flag
     loud = held_out.values.clone()
     loud[:, 0, 5] *= 200
-    result = validate(directions, held_out.with_values(loud), resamples=200)
+    result = validate(directions, held_out.with_values(loud))
     assert [row.outlier_flag for row in result.rows] == [True, False, False]
 
 
@@ -280,7 +276,7 @@ def test_validation_is_the_same_twice(planted: Any) -> None:
     from persona_probe.directions.checks.validation import validate
 
     directions, held_out, found_on = found_and_held_out(planted)
-    options = {"resamples": 200, "permutations": 50, "relabellings": 9}
+    options = {"permutations": 50, "relabellings": 9}
     first = validate(directions, held_out, found_on, **options)
     assert validate(directions, held_out, found_on, **options).to_json() == first.to_json()
 
@@ -300,7 +296,6 @@ def null_p_values(planted: Any, draws: int) -> tuple[list[float], list[float], l
             directions,
             held_out,
             found_on,
-            resamples=10,
             permutations=99,
             relabellings=99,
             seed=seed,

@@ -78,7 +78,7 @@ def test_every_interval_holds_its_own_value(name: str, planted: Any) -> None:
 
     found_on, held_out = planted(0).activations, planted(1, prefix="held").activations
     found = find_directions(found_on, FINDERS[name](), "hero", "neutral")
-    for row in validate(found, held_out, found_on, resamples=50, relabellings=9).rows:
+    for row in validate(found, held_out, found_on, relabellings=9).rows:
         assert row.variance_share is not None
         share = row.variance_share.share
         assert share.low <= share.value <= share.high
@@ -107,7 +107,7 @@ def test_a_probe_that_reads_quiet_axes_is_flagged_and_the_mean_difference_is_not
     flags = {}
     for name in ("mean_difference", "linear_probe"):
         found = find_directions(found_on, finder_named(name), "hero", "neutral")
-        row = validate(found, held_out, found_on, resamples=50, relabellings=9).rows[0]
+        row = validate(found, held_out, found_on, relabellings=9).rows[0]
         assert row.variance_share is not None
         flags[name] = row.variance_share.flag
     assert flags == {"mean_difference": False, "linear_probe": True}
