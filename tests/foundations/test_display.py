@@ -109,7 +109,7 @@ def test_directions_are_validated_and_compared_in_tables(tiny_model: Any, small_
     assert "Validation: virtue" in said[0]
     assert str(checked.rows[0].auroc) in said
     after = parts["evaluate"].with_values(parts["evaluate"].values + 0.1)
-    moved = compare(parts["evaluate"], after, {"virtue": found}, resamples=50, draws=9)
+    moved = compare(parts["evaluate"], after, {"virtue": found}, draws=9)
     said = cells(moved)
     assert str(moved.rows[1].shift) in said
     assert any("not given" in cell or "undefined" in cell for cell in said), "the absent placebo"
