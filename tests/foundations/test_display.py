@@ -103,7 +103,7 @@ def test_directions_are_validated_and_compared_in_tables(tiny_model: Any, small_
     )["last_prompt_token"]
     parts = every.split(split)
     found = find_directions(parts["find"], MeanDifference(), "virtue", "neutral")
-    few: dict[str, Any] = {"resamples": 50, "permutations": 19, "relabellings": 5}
+    few: dict[str, Any] = {"permutations": 19, "relabellings": 5}
     checked = validate(found, parts["evaluate"], parts["find"], **few)
     said = cells(checked)
     assert "Validation: virtue" in said[0]
