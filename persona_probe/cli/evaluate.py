@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from persona_probe.cli.diagnosing import control_text, instrument_text
 from persona_probe.cli.judging import Cache, JudgeNames, agreement_text, judges_of
 from persona_probe.cli.options import Device, Dtype, Json, Model, PackName, Seed, model_name
 from persona_probe.cli.say import result, table
+from persona_probe.cli.suites import CategoryColumn, SuiteSource, TextColumn, with_suite
 
 
 def evaluate(
@@ -16,10 +18,20 @@ def evaluate(
         list[str] | None, typer.Option(help="LoRA adapter; repeat it. Bare weights if not given.")
     ] = None,
     pack: PackName = "organism",
+    suite: SuiteSource = None,
+    text_column: TextColumn = None,
+    category_column: CategoryColumn = None,
     category: Annotated[
         list[str] | None, typer.Option(help="Only these harm categories; repeat it.")
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Most prompts of each kind.")] = 200,
+    forms: Annotated[
+        int, typer.Option(min=1, help="Forms of each statement: 4 are balanced, 12 are all.")
+    ] = 4,
+    positive_control: Annotated[
+        bool,
+        typer.Option(help="Also ask under every constitution: are the characters recognised?"),
+    ] = False,
     judge: JudgeNames = None,
     out: Annotated[Path | None, typer.Option(help="Write one JSON line per reply here.")] = None,
     cache: Cache = Path("artifacts/judgements"),
@@ -39,7 +51,7 @@ def evaluate(
     from persona_probe.models.ref import ModelRef
     from persona_probe.personas.pack import load_pack
 
-    asked = load_pack(pack)
+    asked = with_suite(load_pack(pack), suite, text_column, category_column)
     asked.require_categories(category or ())
     ref = ModelRef(model_name(model))
     for name in adapter or ():
@@ -54,6 +66,8 @@ def evaluate(
         seed=seed,
         judges=judges_of(judge, asked, device, {ref.name: loaded}),
         cache=JudgementCache(cache),
+        n_forms=forms,
+        with_control=positive_control,
     )
     if out is not None:
         write_jsonl(out, found.panel.to_rows())
@@ -68,9 +82,12 @@ def evaluate(
             row | {"estimates": {k: e.to_json() for k, e in row["estimates"].items()}}
             for row in found.rows
         ],
+        "instruments": {name: i.to_json() for name, i in found.instruments.items()},
+        "positive_control": found.control and found.control.to_json(),
         "judges": found.panel.identities,
         "agreement": {name: both.to_json() for name, both in agreements.items()},
         "out": None if out is None else str(out),
     }
     text = table(["model", "measure", "value [95 %] (n)"], cells)
+    text += instrument_text(found.instruments) + control_text(found.control)
     result(value, as_json, text + agreement_text(next(iter(found.panel.judged)), agreements))

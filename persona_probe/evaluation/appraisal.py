@@ -6,13 +6,16 @@ from typing import Any
 
 from persona_probe.activations.contrast import request
 from persona_probe.errors import RequestError
+from persona_probe.evaluation.instrument import Instrument, check_instrument
 from persona_probe.evaluation.judge import Judge, Judgement
 from persona_probe.evaluation.judgement_cache import JudgementCache
 from persona_probe.evaluation.panel import Panel, judge_by_all
 from persona_probe.evaluation.phrase_judge import PhraseJudge
+from persona_probe.evaluation.positive_control import PositiveControl, positive_control
 from persona_probe.evaluation.profile import profiles
 from persona_probe.evaluation.profile_match import dimension_scores
 from persona_probe.evaluation.rates import safe_rate, safety_rates
+from persona_probe.evaluation.rating import FORMS
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import SafetyPrompt
@@ -32,10 +35,15 @@ class Appraisal:
         rows: one per adapter: its name, how many replies the first judge left unscored, and
             `estimates` by the name of the measure.
         panel: every reply with every judge's outcome.
+        instruments: adapter's arm → what its answers to the diagnostic owe to their form.
+        control: whether constitutions in the system line are recognised, if that was asked for;
+            of the first adapter.
     """
 
     rows: list[dict[str, Any]]
     panel: Panel
+    instruments: dict[str, Instrument]
+    control: PositiveControl | None = None
 
 
 def appraise(
@@ -47,6 +55,8 @@ def appraise(
     seed: int = 0,
     judges: Mapping[str, Judge] | None = None,
     cache: JudgementCache | None = None,
+    n_forms: int = FORMS,
+    with_control: bool = False,
 ) -> Appraisal:
     """Judge replies and measure the profile of bare weights and adapters, in common batches.
 
@@ -60,6 +70,8 @@ def appraise(
         judges: by name; the first one's outcomes enter the rates, the others are compared with
             it. The pack's phrase judge if not given.
         cache: where judgements are kept.
+        n_forms: forms in which each statement of the diagnostic is put.
+        with_control: measure the profile also under each persona's constitution.
 
     Raises:
         RequestError: no prompt is left.
@@ -71,8 +83,8 @@ def appraise(
     panel = judge_by_all(
         judges or {"phrases": PhraseJudge(pack.judge_rules)}, prompts, completions, cache, seed
     )
-    evaluated = pack.diagnostic.of(pack.split(seed).evaluate)
-    measured = profiles(model, spread_items(evaluated, n), arms, pack.neutral_system)
+    diagnostic = spread_items(pack.diagnostic.of(pack.split(seed).evaluate), n)
+    measured = profiles(model, diagnostic, arms, pack.neutral_system, n_forms)
     rows = []
     for arm, profile in zip(arms, measured, strict=True):
         own = [j for j in panel.first if j.completion.arm == arm.name]
@@ -83,7 +95,13 @@ def appraise(
         }
         unscored = sum(j.outcome.kind == "unscored" for j in own)
         rows.append({"adapter": arm.adapter, "unscored": unscored, "estimates": estimates})
-    return Appraisal(rows, panel)
+    instruments = {p.arm: check_instrument(p, RESAMPLES, seed) for p in measured}
+    control = None
+    if with_control:
+        control = positive_control(
+            model, diagnostic, pack.personas, arms[0], pack.neutral_system, n_forms, seed
+        )
+    return Appraisal(rows, panel, instruments, control)
 
 
 def _prompts(
