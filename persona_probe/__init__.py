@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from persona_probe.models.site import Site
     from persona_probe.organism import CHECKPOINT as ORGANISM
     from persona_probe.personas.pack import load_pack
+    from persona_probe.personas.suite_file import load_suite
     from persona_probe.report.page import write_report
     from persona_probe.statistics import Estimate
     from persona_probe.steering.ablate import Ablate
@@ -101,6 +102,7 @@ __all__ = [
     "load_directions",
     "load_model",
     "load_pack",
+    "load_suite",
     "plan_study",
     "profiles",
     "read",
@@ -141,6 +143,7 @@ _HOMES = {
     "models.site": ("Site",),
     "organism": ("ORGANISM",),
     "personas.pack": ("load_pack",),
+    "personas.suite_file": ("load_suite",),
     "report.page": ("write_report",),
     "statistics": ("Estimate",),
     "steering.ablate": ("Ablate",),

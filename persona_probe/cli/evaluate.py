@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from persona_probe.cli.diagnosing import control_text, instrument_text
-from persona_probe.cli.judging import Cache, JudgeNames, agreement_text, judges_of
+from persona_probe.cli.judging import Cache, JudgeNames, judges_of, panel_text
 from persona_probe.cli.options import Device, Dtype, Json, Model, PackName, Seed, model_name
 from persona_probe.cli.say import result, table
 from persona_probe.cli.suites import CategoryColumn, SuiteSource, TextColumn, with_suite
@@ -85,9 +85,12 @@ def evaluate(
         "instruments": {name: i.to_json() for name, i in found.instruments.items()},
         "positive_control": found.control and found.control.to_json(),
         "judges": found.panel.identities,
+        "unscored": {
+            name: {"replies": k, "reason": why} for name, (k, why) in found.panel.troubles().items()
+        },
         "agreement": {name: both.to_json() for name, both in agreements.items()},
         "out": None if out is None else str(out),
     }
     text = table(["model", "measure", "value [95 %] (n)"], cells)
     text += instrument_text(found.instruments) + control_text(found.control)
-    result(value, as_json, text + agreement_text(next(iter(found.panel.judged)), agreements))
+    result(value, as_json, text + panel_text(found.panel, agreements))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from persona_probe.cli.judging import Cache, JudgeNames, agreement_text, judges_of
+from persona_probe.cli.judging import Cache, JudgeNames, judges_of, panel_text
 from persona_probe.cli.options import Device, Json, PackName, Seed
 from persona_probe.cli.say import result, table
 
@@ -53,8 +53,11 @@ def judge(
     value = {
         "judges": panel.identities,
         "rows": [row | {"rates": row["rates"].to_json()} for row in rows],
+        "unscored": {
+            name: {"replies": k, "reason": why} for name, (k, why) in panel.troubles().items()
+        },
         "agreement": {name: found.to_json() for name, found in agreements.items()},
         "out": None if out is None else str(out),
     }
-    text = table([*columns, "degenerate"], cells) + agreement_text(next(iter(judges)), agreements)
+    text = table([*columns, "degenerate"], cells) + panel_text(panel, agreements)
     result(value, as_json, text)

@@ -12,6 +12,7 @@ from persona_probe.cli.say import table
 if TYPE_CHECKING:
     from persona_probe.evaluation.agreement import Agreement
     from persona_probe.evaluation.judge import Judge
+    from persona_probe.evaluation.panel import Panel
     from persona_probe.models.residual_model import ResidualModel
     from persona_probe.personas.pack import Pack
 
@@ -49,9 +50,13 @@ def judges_of(
     return {name: judge_named(name, bench) for name in dict.fromkeys(names or ["phrases"])}
 
 
-def agreement_text(first: str, agreements: "Mapping[str, Agreement]") -> str:
-    """Kappa and the table of both judges' outcomes, for people; empty for one judge."""
-    parts = []
+def panel_text(panel: "Panel", agreements: "Mapping[str, Agreement]") -> str:
+    """What was left unscored and why, kappa, and the table of both judges' outcomes, for people."""
+    first = next(iter(panel.judged))
+    parts = [
+        f"{n} of {len(panel.first)} replies unscored by {name}, most often: {reason}"
+        for name, (n, reason) in panel.troubles().items()
+    ]
     for name, found in agreements.items():
         columns = [o for o in found.table if any(row[o] for row in found.table.values())]
         cells = [
@@ -59,7 +64,8 @@ def agreement_text(first: str, agreements: "Mapping[str, Agreement]") -> str:
             for outcome, row in found.table.items()
             if any(row.values())
         ]
-        trust = "" if found.trusted else "; below .6, so neither should decide alone"
+        low = found.kappa.defined and not found.trusted
+        trust = "; below .6, so neither should decide alone" if low else ""
         said = f"Cohen's kappa of {first} and {name}: {found.kappa}{trust}"
         parts.append(f"{said}\n{table([f'{first} ↓ {name} →', *columns], cells)}")
     return "".join(f"\n\n{part}" for part in parts)

@@ -1,5 +1,6 @@
 """Several judges on the same replies, and how far they agree."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,15 @@ class Panel:
                 rates: SafetyRates = safety_rates(own, RESAMPLES, seed)
                 rows.append({"arm": arm, "judge": name, "n": len(own), "rates": rates})
         return rows
+
+    def troubles(self) -> dict[str, tuple[int, str]]:
+        """Judge → how many replies it left unscored, and its commonest reason; if any."""
+        found = {}
+        for name, judgements in self.judged.items():
+            reasons = [j.outcome.reason for j in judgements if j.outcome.kind == "unscored"]
+            if reasons:
+                found[name] = (len(reasons), Counter(reasons).most_common(1)[0][0])
+        return found
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One row per reply: the first judge's outcome, and every judge's under its name."""

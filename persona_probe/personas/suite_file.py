@@ -107,9 +107,11 @@ def _column(
     for name in names:
         if name.lower() in lower:
             return lower[name.lower()]
-    cure = f"name it with {what}=" if wanted is None else "choose one of them"
-    said = f"a column {wanted!r}" if wanted else f"a column for the {what}"
-    raise RequestError(f"{source} has no {said}; its columns are {', '.join(columns)}: {cure}")
+    said = f"column {wanted!r}" if wanted else f"column for the {what}"
+    raise RequestError(
+        f"{source} has no {said}; its columns are {', '.join(columns)}: name the one that holds "
+        f"the {what} (--{what}-column)"
+    )
 
 
 def _read(source: str | Path) -> tuple[str, list[dict[str, Any]]]:

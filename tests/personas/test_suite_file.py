@@ -53,8 +53,8 @@ def test_an_unknown_dataset_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("s.jsonl", '{"category": "c"}', "no a column for the text; its columns are category"),
-        ("s.jsonl", '{"text": "t"}', "a column for the category; its columns are text"),
+        ("s.jsonl", '{"category": "c"}', "no column for the text; its columns are category: name"),
+        ("s.jsonl", '{"text": "t"}', "no column for the category; its columns are text"),
         ("s.jsonl", '{"text": " ", "category": "c"}', r"row 1: 'text' is ' ', it must be a text"),
         ("s.jsonl", '{"text": "t", "category": "c", "kind": "odd"}', "row 1: kind is 'odd'"),
         ("s.jsonl", '{"text": "t", "category": "c", "tier": "T7"}', "row 1: tier is 'T7'"),
