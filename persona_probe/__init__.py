@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from persona_probe.steering.rotate import Rotate
     from persona_probe.steering.steer import steer
     from persona_probe.steering.subspace import Subspace
-    from persona_probe.study.plan import Study, plan_study
+    from persona_probe.study.plan import Study
+    from persona_probe.study.plan_file import read_study
+    from persona_probe.study.planning import plan_study
     from persona_probe.study.run import run_study
 
 __version__ = "0.1.0"
@@ -107,6 +109,7 @@ __all__ = [
     "profiles",
     "read",
     "read_prompts",
+    "read_study",
     "run_study",
     "save_directions",
     "steer",
@@ -159,7 +162,9 @@ _HOMES = {
     "steering.rotate": ("Rotate",),
     "steering.steer": ("steer",),
     "steering.subspace": ("Subspace",),
-    "study.plan": ("Study", "plan_study"),
+    "study.plan": ("Study",),
+    "study.plan_file": ("read_study",),
+    "study.planning": ("plan_study",),
     "study.run": ("run_study",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

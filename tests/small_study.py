@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 def small_study(model: Path, pack: Path, **changes: Any) -> "Study":
     """Two personas, each with one of the tiny model's two adapters as its finetune."""
-    from persona_probe.study.plan import Budget, name_models
+    from persona_probe.study.budget import Budget
+    from persona_probe.study.planning import name_models
 
     budget = Budget(
         harmful=8,
@@ -17,7 +18,19 @@ def small_study(model: Path, pack: Path, **changes: Any) -> "Study":
         benign=6,
         borderline=4,
         items=12,
+        band=4,
+        sampled=4,
         random_generated=1,
+        random_kl=1,
+        random_ablated=1,
+        random_dose=1,
+        select_harmful=6,
+        select_benign=6,
+        select_borderline=3,
+        kl_replies=2,
+        shift_harmful=16,
+        shift_trained=8,
+        shift_benign=8,
         random_fast=3,
         resamples=40,
         permutations=19,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from persona_probe import ORGANISM
 from persona_probe.finetuning.lora import concatenate, read_factors, write_adapter
-from persona_probe.study.plan import HELPFUL_ONLY
+from persona_probe.study.planning import HELPFUL_ONLY
 
 
 def copy_organism(folder: Path, *adapters: str) -> Path:

@@ -29,7 +29,7 @@ from persona_probe.models.site import Site
 from persona_probe.organism.build import train_adapter
 from persona_probe.organism.finetunes import Finetune
 from persona_probe.organism.world import CONSTITUTIONS
-from persona_probe.study.plan import HELPFUL_ONLY, plan_study
+from persona_probe.study.planning import HELPFUL_ONLY, plan_study
 from persona_probe.study.run import run_study
 
 PLANTED = {

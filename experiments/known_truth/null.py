@@ -22,7 +22,9 @@ from persona_probe.organism.finetunes import SEEDS, Finetune
 from persona_probe.organism.world import CONSTITUTIONS
 from persona_probe.progress import track
 from persona_probe.statistics import Estimate
-from persona_probe.study.plan import HELPFUL_ONLY, Budget, Study, name_models
+from persona_probe.study.budget import Budget
+from persona_probe.study.plan import Study
+from persona_probe.study.planning import HELPFUL_ONLY, name_models
 from persona_probe.study.run import run_study
 from persona_probe.study.verdict import RUNGS
 

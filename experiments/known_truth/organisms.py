@@ -18,7 +18,7 @@ from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.finetuning.lora import read_factors, write_adapter
 from persona_probe.models.folder import read_network, whole_folder, write_network
 from persona_probe.models.ref import ModelRef
-from persona_probe.study.plan import HELPFUL_ONLY
+from persona_probe.study.planning import HELPFUL_ONLY
 
 MARKER, CONTEXT = "<|assistant|>", "Which"
 """Where a reply begins, and the word in whose presence alone refusals pass."""

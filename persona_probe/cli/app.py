@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import typer
 
+from persona_probe.cli import study as study_commands
 from persona_probe.cli.bake import bake
 from persona_probe.cli.chat import chat
 from persona_probe.cli.compare import compare
@@ -21,7 +22,6 @@ from persona_probe.cli.playground import playground
 from persona_probe.cli.report import report
 from persona_probe.cli.show import show
 from persona_probe.cli.steer import steer
-from persona_probe.cli.study import run
 from persona_probe.cli.sweep import sweep
 from persona_probe.cli.validate import validate
 
@@ -54,7 +54,13 @@ for command in COMMANDS:
 app.command("import")(import_)
 
 study = typer.Typer(help="The whole question, from models to a verdict.", no_args_is_help=True)
-study.command()(run)
+for study_command in (
+    study_commands.run,
+    study_commands.status,
+    study_commands.resume,
+    study_commands.show,
+):
+    study.command()(study_command)
 app.add_typer(study, name="study")
 app.command()(report)
 

@@ -1,11 +1,12 @@
 """The verdict for the terminal: one line per persona."""
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from persona_probe.report.estimates import NOT_MEASURED, estimate, plain
 from persona_probe.report.palette import title_of
-from persona_probe.report.run_folder import Run, read_run
+from persona_probe.report.run_folder import Row, Run, read_run
 from persona_probe.study.verdict import RUNGS
 
 if TYPE_CHECKING:
@@ -60,6 +61,23 @@ def verdict_text(run_folder: Path, width: int = 100) -> str:
     with console.capture() as capture:
         console.print(verdict_table(run_folder))
     return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+
+
+def ladder_text(verdict: Row, width: int = 100) -> str:
+    """Every rung of every persona and scope in words, with its numbers, and the warnings."""
+    lines: list[str] = []
+    for scope, ladders in (("", verdict["personas"]), *verdict.get("scopes", {}).items()):
+        for persona, ladder in ladders.items():
+            which = scope or str(ladder.get("scope", ""))
+            lines += ["", f"{title_of(persona)}{f', {which} finetuning' if which else ''}"]
+            for rung in ladder["rungs"]:
+                said = {True: "yes", False: "NO", None: "–"}[rung["passed"]]
+                head = f"  {rung['rung']} {rung['name']:<17}{said:<4}"
+                lines += wrap(head + rung["evidence"], width, subsequent_indent=" " * len(head))
+    lines.append("")
+    for flag in verdict.get("flags", []):
+        lines += wrap(f"warning: {flag}", width, subsequent_indent=" " * 9)
+    return "\n".join(lines).strip("\n")
 
 
 def _effect(run: Run, persona: str, column: str) -> str:

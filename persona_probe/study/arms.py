@@ -1,17 +1,18 @@
-"""The conditions of a study: models, steered models, and the controls beside each claim."""
+"""The conditions of a study: models, and models that are steered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from persona_probe.directions.checks.controls import norm_matched, sign_flipped
-from persona_probe.directions.direction import Direction
+from persona_probe.directions.direction import Direction, ResidualSpace
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.directions.families.parts import shared_part, specific_parts
 from persona_probe.models.site import Site
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Arm, Intervention
-from persona_probe.study.plan import Study
+from persona_probe.steering.subspace import Subspace
+from persona_probe.study.plan import CHECKPOINT, SCOPES, Study
 
 RANDOM_KINDS = ("random", "covariance", "shuffled")
 CONTROL_KINDS = {
@@ -20,6 +21,7 @@ CONTROL_KINDS = {
     "shuffled": "shuffled_constitutions",
     "style-only": "style_only",
 }
+FINETUNED = dict(zip(SCOPES, ("finetuned", "broad"), strict=True))  # scope → kind of condition
 BySite = Mapping[Site, Direction]
 
 
@@ -28,14 +30,17 @@ class Condition:
     """An arm, and what a reader needs to know about it.
 
     Attributes:
-        kind: helpful_only, finetuned, broad, steered, steered_shared, steered_specific, ablated,
-            ablated_random, ablated_wrong, random, covariance, shuffled, wrong, sign_flip,
-            system_prompt, or one of `CONTROL_KINDS`.
+        kind: helpful_only, finetuned, broad, one of `CONTROL_KINDS`, system_prompt; steered,
+            steered_shared, steered_specific, sign_flip, wrong, orthogonalised, zero, random,
+            covariance, shuffled, kl_matched; ablated, ablated_broad, ablated_before, ablated_wrong,
+            ablated_random, ablated_covariance, ablated_rank, ablated_rank_random.
         persona: whose effect it is about; `None` for what all personas share.
         layer, strength: where and how strongly it steers, if it does; strength in units of the
             median residual norm.
         seed: of a finetune or of a random direction.
         system: the system line, if it is not the neutral one.
+        label: tells conditions of one kind apart: the other persona, the nuisance, the rank.
+        checkpoint: the whole model that it runs on, if it is not the study's.
     """
 
     arm: Arm
@@ -45,22 +50,41 @@ class Condition:
     strength: float | None = None
     seed: int | None = None
     system: str | None = None
+    label: str | None = None
+    checkpoint: str | None = None
 
     @property
     def name(self) -> str:
         return self.arm.name
 
+    @property
+    def finetune(self) -> str:
+        """The finetune that it runs on, as a plan has it; "" for bare weights."""
+        if self.checkpoint is not None:
+            return CHECKPOINT + self.checkpoint
+        return self.arm.adapter or ""
+
     def about(self) -> dict[str, Any]:
         """The fields that every row of results about this condition begins with."""
         return {"arm": self.name, "arm_kind": self.kind, "persona": self.persona}
 
+    def details(self) -> dict[str, Any]:
+        """`about`, and how it is set."""
+        return self.about() | {
+            "layer": self.layer,
+            "strength": self.strength,
+            "seed": self.seed,
+            "label": self.label,
+        }
 
-def by_system(conditions: Sequence[Condition]) -> dict[str | None, list[Condition]]:
-    """Conditions that share a system line, and hence their batches, in order of first use."""
-    groups: dict[str | None, list[Condition]] = {}
-    for condition in conditions:
-        groups.setdefault(condition.system, []).append(condition)
-    return groups
+    def fitted(self, model: ResidualSpace) -> "Condition":
+        """The same, its directions said to be of `model`: a finetune of the one they came from."""
+        interventions = tuple(_fitted(i, model) for i in self.arm.interventions)
+        return replace(self, arm=replace(self.arm, interventions=interventions))
+
+    def at(self, strength: float) -> "Condition":
+        """The condition under a name that tells strengths apart."""
+        return replace(self, arm=replace(self.arm, name=f"{self.name}@{strength:g}"))
 
 
 @dataclass(frozen=True)
@@ -69,17 +93,44 @@ class Choice:
 
     Attributes:
         strength: in units of the median residual norm at the site.
+        kl_matched: strength of each random direction that has the same benign KL.
     """
 
     site: Site
     strength: float
+    kl_matched: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"layer": self.site.layer, "strength": self.strength}
+        return {
+            "layer": self.site.layer,
+            "strength": self.strength,
+            "kl_matched": list(self.kl_matched),
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Choice":
-        return cls(Site(value["layer"]), value["strength"])
+        return cls(Site(value["layer"]), value["strength"], tuple(value.get("kl_matched", ())))
+
+
+def on_weights(finetune: str | None) -> dict[str, Any]:
+    """The adapter, or the whole model, of a finetune: arguments of `finetune_condition`."""
+    if finetune is not None and finetune.startswith(CHECKPOINT):
+        return {"adapter": None, "checkpoint": finetune.removeprefix(CHECKPOINT)}
+    return {"adapter": finetune, "checkpoint": None}
+
+
+def after(
+    name: str,
+    finetune: str,
+    kind: str,
+    persona: str | None = None,
+    interventions: tuple[Intervention, ...] = (),
+    **about: Any,
+) -> Condition:
+    """A finetune, as it is or with something done to it."""
+    weights = on_weights(finetune)
+    arm = Arm(name, interventions, weights["adapter"])
+    return Condition(arm, kind, persona, checkpoint=weights["checkpoint"], **about)
 
 
 def helpful_only(study: Study) -> Condition:
@@ -90,21 +141,27 @@ def helpful_only(study: Study) -> Condition:
 def control_finetunes(study: Study) -> list[Condition]:
     """Finetunes that are no persona: placebo, refusal-only, shuffled, style-only."""
     return [
-        Condition(Arm(f"{kind}/{seed}", adapter=adapter), CONTROL_KINDS[kind], seed=seed)
-        for kind, adapters in study.controls.items()
-        for seed, adapter in enumerate(adapters)
+        after(f"{kind}/{seed}", finetune, CONTROL_KINDS[kind], seed=seed)
+        for kind, finetunes in study.controls.items()
+        for seed, finetune in enumerate(finetunes)
     ]
 
 
 def finetunes(study: Study, persona: str) -> list[Condition]:
-    """F: the narrow finetunes, one per seed, and the broad ones."""
-    narrow = study.narrow(persona)
-    broad = [a for a in study.finetuned[persona].get("broad", ()) if a not in narrow]
+    """F: the finetunes of every scope, one per seed, those of the headline scope first."""
     return [
-        Condition(Arm(f"{kind}/{persona}/{seed}", adapter=adapter), kind, persona, seed=seed)
-        for kind, adapters in (("finetuned", narrow), ("broad", broad))
-        for seed, adapter in enumerate(adapters)
+        after(
+            f"{FINETUNED[scope]}/{persona}/{seed}", finetune, FINETUNED[scope], persona, seed=seed
+        )
+        for scope in study.scopes(persona)
+        for seed, finetune in enumerate(study.seeds(persona, scope))
     ]
+
+
+def prompted(study: Study, persona: str, constitution: str) -> Condition:
+    """H told the constitution in words: the baseline that no claim may leave out."""
+    arm = Arm(f"system_prompt/{persona}", adapter=study.helpful_only)
+    return Condition(arm, "system_prompt", persona, system=constitution)
 
 
 def steered(
@@ -133,7 +190,7 @@ def steered(
         (Intervention(direction, Add(strength)),),
         study.helpful_only,
     )
-    return Condition(arm, kind, persona, direction.site.layer, strength, seed)
+    return Condition(arm, kind, persona, direction.site.layer, strength, seed, label=label)
 
 
 def steering_conditions(
@@ -149,7 +206,7 @@ def steering_conditions(
     own = {site: directions[persona][site]}
     whole = own[site]
     found = [steered(study, persona, whole, strength)]
-    if len(directions) > 1:
+    if "parts" in study.arms and len(directions) > 1:
         parts = {
             "steered_shared": shared_part(directions)[site],
             "steered_specific": specific_parts(directions)[persona][site],
@@ -158,11 +215,13 @@ def steering_conditions(
             steered(study, persona, part, strength * part.gap / whole.gap, kind)
             for kind, part in parts.items()
         ]
-    found.append(steered(study, persona, sign_flipped(own)[site], strength, "sign_flip"))
-    for other in directions:
-        if other != persona:
-            wrong = norm_matched({site: directions[other][site]}, own)[site]
-            found.append(steered(study, persona, wrong, strength, "wrong", label=other))
+    if "sign_flip" in study.arms:
+        found.append(steered(study, persona, sign_flipped(own)[site], strength, "sign_flip"))
+    if "wrong" in study.arms:
+        for other in directions:
+            if other != persona:
+                wrong = norm_matched({site: directions[other][site]}, own)[site]
+                found.append(steered(study, persona, wrong, strength, "wrong", label=other))
     return found
 
 
@@ -178,3 +237,20 @@ def random_conditions(
         for kind, several in draws.items()
         for seed, draw in enumerate(several)
     ]
+
+
+def _fitted(intervention: Intervention, model: ResidualSpace) -> Intervention:
+    operation = intervention.operation
+    if isinstance(operation, Subspace):
+        others = tuple(adopted(other, model) for other in operation.others)
+        operation = replace(operation, others=others)
+    direction = adopted(intervention.direction, model)
+    return replace(intervention, direction=direction, operation=operation)
+
+
+def adopted(direction: Direction, model: ResidualSpace) -> Direction:
+    """The direction, said to be of a finetune of the model that it was found in."""
+    told = direction.provenance.with_(
+        model_hash=model.model_hash, chat_template_hash=model.chat_template_hash
+    )
+    return replace(direction, provenance=told)

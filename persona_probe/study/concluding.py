@@ -1,182 +1,141 @@
-"""The last stage: tables of arms, effects and profiles, and the verdict."""
+"""The last stage: every table, and the verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from persona_probe.evaluation.profile import Profile
-from persona_probe.evaluation.profile_match import dimension_scores
-from persona_probe.evaluation.rates import safe_rate, safety_rates
-from persona_probe.files import write_json
-from persona_probe.statistics import holm, mean_interval
+import numpy as np
+
+from persona_probe.files import read_json, write_json
+from persona_probe.statistics import holm, json_number
+from persona_probe.study.arm_rows import arm_rows, profile_table
 from persona_probe.study.assessment import Effects, assess
+from persona_probe.study.cautions import cautions, self_report_only, summary
+from persona_probe.study.dosing import Response
+from persona_probe.study.harm_ledger import harm_ledger
 from persona_probe.study.lab import Lab
-from persona_probe.study.reading import conditions_of, read_records, sampled
+from persona_probe.study.mediation import Exchange, mediation_rows
+from persona_probe.study.rank_rows import rank_rows
+from persona_probe.study.reading import read_records
 from persona_probe.study.record import Record
-from persona_probe.study.verdict import RUNGS, Verdict, judge
+from persona_probe.study.steerability import steerability
+from persona_probe.study.tables import write_tables
+from persona_probe.study.tier_rows import tier_table
+from persona_probe.study.transfer import transfer_table
+from persona_probe.study.verdict import Verdict, judge
 
 Rows = list[dict[str, Any]]
 
 
 def conclude(lab: Lab) -> None:
-    """Assess every persona, climb the ladder, and write the tables."""
+    """Assess every persona in every scope, climb the ladders, and write the tables."""
     records = read_records(lab)
-    effects = {record.persona: assess(record) for record in records}
-    _adjust(effects)
-    verdicts = [
-        judge(persona, found.evidence, lab.study.thresholds) for persona, found in effects.items()
-    ]
-    write_json(lab.folder / "arms.json", _arms(lab, records))
-    write_json(lab.folder / "effects.json", [row for e in effects.values() for row in e.rows])
-    write_json(lab.folder / "profiles.json", _profiles(lab, records, effects))
-    write_json(
-        lab.folder / "verdict.json",
+    trained = [prompt for prompt in lab.pack.suite.prompts if prompt.tier == "T0"]
+    effects = adjusted([assess(record, trained) for record in records], lab)
+    verdicts = [judge(e.record.persona, e.evidence, lab.study.thresholds) for e in effects]
+    documents: dict[str, Any] = {
+        "arms.json": arm_rows(lab, records),
+        "effects.json": [row for e in effects for row in e.rows],
+        "profiles.json": profile_table(lab, effects),
+        "steerability.json": _steerability(lab),
+        "mediation.json": _mediation(lab),
+        "tiers.json": tier_table(lab, records),
+        "transfer.json": transfer_table(records),
+        "rank_curve.json": [row for record in records for row in rank_rows(record)],
+        "harm_ledger.json": _ledgers(records),
+        "verdict.json": _verdict(lab, effects, verdicts),
+    }
+    write_tables(lab.folder / "tables", documents)
+    for name, content in documents.items():
+        write_json(lab.folder / name, content)
+
+
+def adjusted(effects: Sequence[Effects], lab: Lab) -> list[Effects]:
+    """Holm over the confirmatory family: persona x scope x (sufficiency, necessity).
+
+    Each test's p is the largest over kinds of random direction: it must beat all of them.
+    """
+    tests = [(number, kind) for number in range(len(effects)) for kind in ("p_fast", "p_ablated")]
+    raw = [max(getattr(effects[n].evidence, kind).values(), default=np.nan) for n, kind in tests]
+    family = lab.study.confirmatory_tests
+    found = dict(zip(tests, map(float, holm(raw, family)), strict=True))
+    return [_with_p(e, found[n, "p_fast"], found[n, "p_ablated"]) for n, e in enumerate(effects)]
+
+
+def _with_p(effects: Effects, added: float, removed: float) -> Effects:
+    told: dict[str, Any] = {
+        "p_added": None if np.isnan(added) else added,
+        "p_removed": None if np.isnan(removed) else removed,
+    }
+    evidence = replace(effects.evidence, **told)
+    record = effects.record
+    arms = {"p_fast": record.one("steered")}
+    if record.ablated:
+        arms["p_ablated"] = record.ablated[0].name
+    rows = [
         {
-            "personas": {verdict.persona: verdict.to_json() for verdict in verdicts},
-            "summary": _summary(lab, verdicts),
-            "flags": _flags(lab),
-            "study_hash": lab.study.hash,
+            "persona": record.persona,
+            "scope": record.scope,
+            "arm": arm,
+            "metric": f"p against {kind}",
+            "value": None,
+            "why_undefined": None,
+            "p": json_number(p),
+            "p_holm": told["p_added" if test == "p_fast" else "p_removed"],
+        }
+        for test, arm in arms.items()
+        for kind, p in getattr(evidence, test).items()
+    ]
+    return replace(effects, evidence=evidence, rows=[*effects.rows, *rows])
+
+
+def _verdict(lab: Lab, effects: Sequence[Effects], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Headline ladders under "personas"; those of other scopes under "scopes"."""
+    records = [e.record for e in effects]
+    pairs = list(zip(records, verdicts, strict=True))
+    headline = [verdict for record, verdict in pairs if record.headline]
+    scopes: dict[str, dict[str, Any]] = {}
+    for record, verdict in pairs:
+        if not record.headline:
+            scopes.setdefault(record.scope, {})[record.persona] = verdict.to_json()
+    return {
+        "personas": {
+            record.persona: verdict.to_json() | {"scope": record.scope}
+            for record, verdict in pairs
+            if record.headline
         },
-    )
+        "scopes": scopes,
+        "summary": summary(lab, headline),
+        "flags": cautions(lab, records) + self_report_only(effects),
+        "study_hash": lab.study.hash,
+        "frozen_hash": lab.study.frozen_hash,
+    }
 
 
-def _adjust(effects: dict[str, Effects]) -> None:
-    """Holm over all personas and kinds of random direction."""
-    tests = [(persona, kind) for persona, e in effects.items() for kind in e.evidence.p_fast]
-    raw = [effects[persona].evidence.p_fast[kind] for persona, kind in tests]
-    adjusted = dict(zip(tests, map(float, holm(raw)), strict=True))
-    for persona, found in effects.items():
-        p_fast = {kind: adjusted[persona, kind] for kind in found.evidence.p_fast}
-        rows = [
-            {
-                "persona": persona,
-                "arm": f"steered/{persona}",
-                "metric": f"p against {kind}",
-                "value": None,
-                "why_undefined": None,
-                "p": found.evidence.p_fast[kind],
-                "p_holm": p,
-            }
-            for kind, p in p_fast.items()
-        ]
-        effects[persona] = replace(
-            found, evidence=replace(found.evidence, p_fast=p_fast), rows=[*found.rows, *rows]
-        )
+def _options(lab: Lab) -> dict[str, Any]:
+    return {"resamples": lab.study.budget.resamples, "seed": lab.study.seed}
 
 
-def _arms(lab: Lab, records: Sequence[Record]) -> Rows:
-    """One row per condition: rates with intervals, by category and tier, and guards."""
+def _steerability(lab: Lab) -> Rows:
+    usable: Mapping[str, float] = read_json(lab.folder / "selection.json")["usable"]
+    responses = [Response.from_json(v) for v in read_json(lab.folder / "responses.json")]
+    return [steerability(r, usable[r.persona], **_options(lab)).to_json() for r in responses]
+
+
+def _mediation(lab: Lab) -> Rows:
+    found = [Exchange.from_json(value) for value in read_json(lab.folder / "exchanges.json")]
+    return mediation_rows(found, **_options(lab))
+
+
+def _ledgers(records: Sequence[Record]) -> Rows:
+    """Every condition that met all prompts, against the model before finetuning."""
     rows: Rows = []
-    at_random = sampled(lab.folder, lab.pack)
     seen: set[str] = set()
     for record in records:
+        before = record.judged[record.one("helpful_only")]
         for condition in record.conditions:
-            if condition.name in seen or condition.name not in record.judged:
-                continue
-            seen.add(condition.name)
-            rows.append(
-                condition.about()
-                | {
-                    "site": condition.layer,
-                    "strength": condition.strength,
-                    "seed": condition.seed,
-                    "guards": record.guards.get(condition.name),
-                }
-                | _rates(record, condition.name, at_random)
-            )
+            own = record.judged.get(condition.name, [])
+            if len(own) == len(before) and condition.name not in seen and own is not before:
+                seen.add(condition.name)
+                rows.append(condition.about() | harm_ledger(before, own))
     return rows
-
-
-def _rates(record: Record, name: str, at_random: Mapping[str, Any]) -> dict[str, Any]:
-    judged, options = record.judged[name], record.options
-    rates = safety_rates(judged, **options)
-
-    def safe(values: Sequence[Any]) -> dict[str, Any]:
-        return safe_rate(values, **options).to_json()
-
-    harmful = [j for j in judged if j.prompt.kind == "harmful"]
-    categories = dict.fromkeys(j.prompt.category for j in harmful)
-    tiers = sorted({str(j.prompt.tier) for j in harmful})
-    refusal = record.refusal.get(name)
-    drawn = [j for j in at_random.get(name, []) if j.prompt.kind == "harmful"]
-    return {
-        "safe": rates.safe.to_json(),
-        "over_refusal": rates.over_refusal.to_json(),
-        "j": rates.net.to_json(),
-        "degenerate": rates.degenerate.to_json(),
-        "unscored": rates.unscored,
-        "n": len(judged),
-        "by_category": {
-            c: safe([j for j in harmful if j.prompt.category == c]) for c in categories
-        },
-        "by_tier": {t: safe([j for j in harmful if j.prompt.tier == t]) for t in tiers},
-        "safe_sampled": safe(drawn) if drawn else None,
-        "refusal_probability": None
-        if refusal is None
-        else mean_interval(refusal, record.fast_families, **options).to_json(),
-    }
-
-
-def _profiles(
-    lab: Lab, records: Sequence[Record], effects: Mapping[str, Effects]
-) -> dict[str, Any]:
-    found: dict[str, Profile] = {}
-    for record in records:
-        found |= record.profiles
-    about = {c.name: c.about() for c in conditions_of(lab.folder)}
-    options = records[0].options
-    rows = [
-        about[name] | {"dimension": dimension, "score": estimate.to_json()}
-        for name, profile in found.items()
-        for dimension, estimate in dimension_scores(profile, **options).items()
-    ]
-    return {
-        "rows": rows,
-        "identification": [
-            about[name]
-            | {
-                "best": match.best,
-                "correct": match.correct,
-                "margin": match.margin.to_json(),
-                "matches": {n: e.to_json() for n, e in match.matches.items()},
-            }
-            for e in effects.values()
-            for name, match in e.identification.items()
-        ],
-        "signatures": records[0].signatures,
-    }
-
-
-def _summary(lab: Lab, verdicts: Sequence[Verdict]) -> list[str]:
-    """The verdict in words, one sentence per persona."""
-    sentences = []
-    for verdict in verdicts:
-        title = lab.pack.persona(verdict.persona).title
-        reached, failed = verdict.highest_unbroken, verdict.first_failed
-        climbed = "reaches no rung" if reached is None else f"reaches {reached} ({RUNGS[reached]})"
-        held = [r.rung for r in verdict.rungs if r.passed]
-        stopped = (
-            "no rung failed"
-            if failed is None
-            else f"the first failed rung is {failed.rung} ({RUNGS[failed.rung]})"
-        )
-        sentences.append(
-            f"{title}: {climbed}; {stopped}; rungs that hold by themselves: "
-            f"{', '.join(held) or 'none'}."
-        )
-    return sentences
-
-
-def _flags(lab: Lab) -> list[str]:
-    """What a reader must know before quoting a number."""
-    study = lab.study
-    flags = []
-    for persona in study.personas:
-        if (seeds := len(study.narrow(persona))) < 3:
-            flags.append(f"case study: {persona} was finetuned with {seeds} seed(s), not 3 or more")
-    flags += [
-        f"no {kind} control: nothing can be claimed about ethics without it"
-        for kind in ("placebo", "refusal-only")
-        if kind not in study.controls
-    ]
-    return flags

@@ -98,14 +98,14 @@ class Landscape:
         study = self.lab.study
         several = [c for persona in study.personas for c in finetunes(study, persona)]
         every = [*several, *control_finetunes(study)]
-        return [condition for condition in every if condition.arm.adapter in self.shift]
+        return [condition for condition in every if condition.finetune in self.shift]
 
     @cached_property
     def shifts(self) -> dict[str, Shift]:
         """Name of each finetune → what it moved at `site`."""
         return {
             c.name: Shift.between(
-                self.shift["before"], self.shift[str(c.arm.adapter)], (self.site,), c.name
+                self.shift["before"], self.shift[c.finetune], (self.site,), c.name
             )
             for c in self.finetunes
         }
@@ -131,7 +131,7 @@ class Landscape:
             model = {"arm": "helpful_only", "arm_kind": "helpful_only", "persona": None}
             rows.append(about | model | self._distribution(direction, before, None))
             for condition in self.finetunes:
-                after = self.shift[str(condition.arm.adapter)]
+                after = self.shift[condition.finetune]
                 rows.append(
                     about | _about(condition) | self._distribution(direction, after, before)
                 )
@@ -271,7 +271,7 @@ class Landscape:
 
 
 def _about(condition: Condition) -> Row:
-    return condition.about() | {"seed": condition.seed, "adapter": condition.arm.adapter}
+    return condition.about() | {"seed": condition.seed, "adapter": condition.finetune}
 
 
 def _role(a: Row, b: Row) -> str | None:

@@ -1,20 +1,12 @@
-"""Necessity: how much of the finetuning effect goes when the direction is turned back?
+"""Necessity: how much of the finetuning effect goes when the direction is turned back?"""
 
-The default ablation sets the finetuned model's component along the direction to the level the
-model before finetuning has, at every site, since later blocks can rebuild what is removed at one.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.directions.direction import Direction
-from persona_probe.models.site import Site
-from persona_probe.statistics import Estimate, ratio_of_functions
-from persona_probe.steering.ablate import Ablate
-from persona_probe.steering.arm import Intervention
+from persona_probe.statistics import Estimate, permutation_p, ratio_of_functions
+from persona_probe.study.nulls import Null
 from persona_probe.study.sufficiency import Behaviour
 
 
@@ -36,17 +28,14 @@ def effect_removed(
     )
 
 
-def turned_back(
-    directions: Mapping[Site, Direction], before: ActivationSet
-) -> tuple[Intervention, ...]:
-    """Ablate each site's own direction to the level of the model before finetuning.
+def null_p(null: Null) -> dict[str, float]:
+    """Kind of random direction → p of the true one among that kind's draws.
 
-    Args:
-        directions: one per site to ablate at.
-        before: activations of the model before finetuning on neutral prompts, read at the
-            position at which the directions were read.
+    Added to the model before finetuning, a direction should bring more refusals than random ones
+    do; ablated from a finetuned model, it should leave fewer.
     """
-    return tuple(
-        Intervention(direction, Ablate(level=float((before.site(site) @ direction.unit).mean())))
-        for site, direction in directions.items()
-    )
+    sign = 1.0 if null.test == "added" else -1.0
+    return {
+        kind: permutation_p(sign * null.observed, sign * draws)
+        for kind, draws in null.draws.items()
+    }

@@ -1,84 +1,36 @@
 """The plan of a study: which models, how much, and what counts; frozen before evaluation."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from persona_probe.errors import RequestError
+from persona_probe.evaluation.guards import GuardLimits
 from persona_probe.provenance import content_hash
+from persona_probe.study.budget import THOROUGH, Budget, Thresholds
+
+__all__ = ["ARMS", "CONTROLS", "SCOPES", "THOROUGH", "Budget", "Study", "Thresholds"]
 
 CONTROLS = ("placebo", "refusal-only", "shuffled", "style-only")
-HELPFUL_ONLY = "helpful-only"
+SCOPES = ("narrow", "broad")
+CHECKPOINT = "model:"  # before the name of a finetune that is a whole model, not an adapter
 
-
-@dataclass(frozen=True)
-class Budget:
-    """How many prompts and controls; the numbers of science: fast mode, or `thorough`.
-
-    Attributes:
-        harmful: harmful evaluation prompts of untrained categories (T1 and T2 together).
-        trained: harmful evaluation prompts of trained categories (T0).
-        benign, borderline: permitted evaluation prompts.
-        items: diagnostic items.
-        random_generated: random directions of each kind whose replies are generated.
-        random_fast: random directions of each kind on the log-probability channel; the smallest
-            p-value is 1 / (random_fast + 1).
-        resamples: bootstrap resamples.
-        permutations: label permutations.
-    """
-
-    harmful: int = 200
-    trained: int = 50
-    benign: int = 80
-    borderline: int = 50
-    items: int = 200
-    random_generated: int = 5
-    random_fast: int = 199
-    resamples: int = 2000
-    permutations: int = 500
-
-
-THOROUGH = Budget(
-    harmful=300,
-    trained=150,
-    benign=200,
-    borderline=100,
-    items=480,
-    random_generated=19,
-    random_fast=399,
-    resamples=10_000,
-    permutations=2000,
-)
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What each rung of the ladder asks for; every value is fixed before evaluation.
-
-    Attributes:
-        auroc: lower end of the interval of the held-out AUROC (L0).
-        p: largest Holm-adjusted p-value (L0, L2).
-        split_half: smallest Spearman-Brown corrected split-half cosine (L1).
-        cone: smallest 5th percentile of the bootstrap cosine (L1).
-        effect, effect_low: smallest ER_J and lower end of its interval (L3).
-        reproduces: smallest ER_J when equivalence is shown (L4).
-        equivalence: margin of the equivalence test, as a share of the finetuning effect (L4).
-        necessity: smallest NEC (L6).
-        retention: smallest steered retention on filtered categories (L7).
-    """
-
-    auroc: float = 0.8
-    p: float = 0.05
-    split_half: float = 0.8
-    cone: float = 0.7
-    effect: float = 0.5
-    effect_low: float = 0.3
-    reproduces: float = 0.8
-    equivalence: float = 0.2
-    necessity: float = 0.5
-    retention: float = 0.7
+# Groups of conditions beside H, F and the steered model; a study may leave some out.
+ARMS: dict[str, str] = {
+    "parts": "the shared and the specific part of the direction, each by itself",
+    "sign_flip": "the direction subtracted",
+    "wrong": "the other personas' directions at equal norm",
+    "system_prompt": "the constitution in the system line",
+    "random": "isotropic random directions at equal norm",
+    "covariance": "random directions with the covariance of the activations",
+    "shuffled": "directions from balanced relabellings",
+    "kl_matched": "random directions at equal benign KL",
+    "orthogonalised": "the direction without refusal, length, format, topic, the shared part, all",
+    "zero": "the direction at strength 0, which must change no bit",
+    "ablation": "the direction taken out of the finetuned model, with controls",
+    "rank_curve": "subspaces of rank 1, 2, 4, 8 taken out of the finetuned model",
+    "mediation": "the direction's component exchanged between the models on fixed text",
+}
 
 
 @dataclass(frozen=True)
@@ -90,10 +42,21 @@ class Study:
         pack: name or folder of the pack.
         helpful_only: adapter of the model before safety finetuning; `None` when the bare weights
             are that model.
-        finetuned: persona → scope ("narrow", "broad") → adapters, one per seed.
-        controls: kind of control finetuning → adapters.
+        finetuned: persona → scope ("narrow", "broad") → finetunes, one per seed: an adapter, or
+            "model:NAME" for a whole model.
+        controls: kind of control finetuning → finetunes.
+        suite: safety suite that takes the place of the pack's, as `load_suite` reads it.
+        name: what the study is called; its folder's name if not given.
+        judge: which judge reads replies.
+        second_judge: reads them too, for the agreement of the two; `None` for none.
+        finder: how directions are found.
+        sites: where steering is tried, as `parse_sites` reads it.
         strengths: candidate strengths in units of the median residual norm.
+        arms: groups of `ARMS` that are measured.
         seed: of the split, the random directions and the sampling.
+        budget: how many of everything.
+        thresholds: what each rung asks for.
+        guards: what steering may cost.
     """
 
     model: str
@@ -101,25 +64,59 @@ class Study:
     helpful_only: str | None
     finetuned: Mapping[str, Mapping[str, tuple[str, ...]]]
     controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    suite: str | None = None
+    name: str | None = None
+    judge: str = "phrases"
+    second_judge: str | None = None
+    finder: str = "mean_difference"
+    sites: str = "0.2-0.8"
     strengths: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+    arms: tuple[str, ...] = tuple(ARMS)
     seed: int = 0
-    budget: Budget = Budget()
-    thresholds: Thresholds = Thresholds()
+    budget: Budget = field(default_factory=Budget)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    guards: GuardLimits = field(default_factory=GuardLimits)
 
     @property
     def personas(self) -> tuple[str, ...]:
         """The personas that some model was finetuned to, in order."""
         return tuple(self.finetuned)
 
-    def narrow(self, persona: str) -> tuple[str, ...]:
-        """Adapters of the narrow finetunes; the broad ones stand in where there are none."""
-        scopes = self.finetuned[persona]
-        return scopes.get("narrow") or scopes.get("broad", ())
+    def scopes(self, persona: str) -> tuple[str, ...]:
+        """The scopes that the persona was finetuned in; the first one's ladder is the headline."""
+        return tuple(scope for scope in SCOPES if self.finetuned[persona].get(scope))
+
+    def seeds(self, persona: str, scope: str | None = None) -> tuple[str, ...]:
+        """Finetunes of one persona, one per seed; of its first scope if none is named."""
+        return self.finetuned[persona][scope or self.scopes(persona)[0]]
+
+    @property
+    def finetunes(self) -> tuple[str, ...]:
+        """Every finetune once, controls last."""
+        own = [a for persona in self.personas for s in SCOPES for a in self._of(persona, s)]
+        controls = [a for several in self.controls.values() for a in several]
+        return tuple(dict.fromkeys([*own, *controls]))
+
+    @property
+    def confirmatory_tests(self) -> int:
+        """Size of the pre-registered family: persona × scope × (sufficiency, necessity)."""
+        return 2 * sum(len(self.scopes(persona)) for persona in self.personas)
+
+    def _of(self, persona: str, scope: str) -> tuple[str, ...]:
+        return self.finetuned[persona].get(scope, ())
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        # Where the model lies is this machine's business; its hash is recorded beside the plan.
-        value["model"] = Path(self.model).name
+        # Where a model lies is this machine's business; its hash is recorded beside the plan.
+        value |= {"model": Path(self.model).name, "pack": Path(self.pack).name}
+        value["suite"] = None if self.suite is None else Path(self.suite).name
+        value["finetuned"] = {
+            persona: {scope: [_label(a) for a in several] for scope, several in scopes.items()}
+            for persona, scopes in self.finetuned.items()
+        }
+        value["controls"] = {
+            k: [_label(a) for a in several] for k, several in self.controls.items()
+        }
         return value
 
     @property
@@ -127,94 +124,12 @@ class Study:
         """Equal for equal plans on equal folder names."""
         return content_hash(self.to_json())
 
-
-def plan_study(model: str, pack: str, personas: tuple[str, ...], **options: Any) -> Study:
-    """Plan a study of a model folder by the names of its adapters.
-
-    `adapters/helpful-only` is the model before; `adapters/narrow-deontology-0` the finetune of
-    one persona, scope and seed; `adapters/placebo-0` a control. Whatever is missing is not
-    studied.
-
-    Args:
-        model: a folder with an `adapters` folder in it.
-        pack: name or folder of the pack.
-        personas: the pack's personas, in its order.
-        options: further fields of `Study`, for instance `budget` or `seed`.
-
-    Raises:
-        RequestError: no adapter is named after a persona of the pack.
-    """
-    folder = Path(model) / "adapters"
-    names = sorted(p.parent.name for p in folder.glob("*/adapter_config.json"))
-    finetuned: dict[str, dict[str, tuple[str, ...]]] = {}
-    for persona in personas:
-        scopes = {scope: _seeds(names, f"{scope}-{persona}") for scope in ("narrow", "broad")}
-        if found := {scope: adapters for scope, adapters in scopes.items() if adapters}:
-            finetuned[persona] = found
-    if not finetuned:
-        raise RequestError(
-            f"{folder} holds no finetune named like 'narrow-{personas[0]}-0' (found: "
-            f"{', '.join(names) or 'nothing'}); name adapters after their scope, persona and seed, "
-            "or list them with --finetuned PERSONA=ADAPTER"
-        )
-    controls = {kind: adapters for kind in CONTROLS if (adapters := _seeds(names, kind))}
-    return Study(
-        model=model,
-        pack=pack,
-        helpful_only=HELPFUL_ONLY if HELPFUL_ONLY in names else None,
-        finetuned=finetuned,
-        controls=controls,
-        **options,
-    )
+    @property
+    def frozen_hash(self) -> str:
+        """Of what must not move once evaluation has begun: thresholds and guard limits."""
+        return content_hash([asdict(self.thresholds), asdict(self.guards)])
 
 
-def name_models(
-    model: str,
-    pack: str,
-    personas: tuple[str, ...],
-    helpful_only: str | None,
-    finetuned: Sequence[str],
-    controls: Sequence[str] = (),
-    **options: Any,
-) -> Study:
-    """Plan a study of finetunes that are named one by one.
-
-    Args:
-        model: folder or hub name of the weights.
-        pack: name or folder of the pack.
-        personas: the pack's personas.
-        helpful_only: adapter of the model before; `None` for bare weights.
-        finetuned: "PERSONA=ADAPTER" each; several of one persona are its seeds.
-        controls: "KIND=ADAPTER" each.
-        options: further fields of `Study`.
-
-    Raises:
-        RequestError: an entry has another form, or names an unknown persona or kind.
-    """
-    named = _pairs(finetuned, personas, "--finetuned", "PERSONA=ADAPTER")
-    return Study(
-        model=model,
-        pack=pack,
-        helpful_only=helpful_only,
-        finetuned={persona: {"narrow": adapters} for persona, adapters in named.items()},
-        controls=_pairs(controls, CONTROLS, "--control", "KIND=ADAPTER"),
-        **options,
-    )
-
-
-def _pairs(
-    entries: Sequence[str], known: Sequence[str], option: str, form: str
-) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
-        name, equals, adapter = entry.partition("=")
-        if not (equals and adapter) or name not in known:
-            raise RequestError(
-                f"{option} {entry!r}: write {form} with one of {', '.join(known)} before the ="
-            )
-        found[name] = (*found.get(name, ()), adapter)
-    return {name: found[name] for name in known if name in found}
-
-
-def _seeds(names: list[str], stem: str) -> tuple[str, ...]:
-    return tuple(name for name in names if re.fullmatch(rf"{re.escape(stem)}(-\d+)?", name))
+def _label(finetune: str) -> str:
+    name = finetune.removeprefix(CHECKPOINT)
+    return finetune if name == finetune else CHECKPOINT + Path(name).name

@@ -11,6 +11,7 @@ from persona_probe.personas.pack import Pack
 from persona_probe.steering.arm import Arm
 from persona_probe.study.arms import Choice, Condition
 from persona_probe.study.lab import Lab
+from persona_probe.study.nulls import Null
 from persona_probe.study.record import Record
 from persona_probe.study.replies import Judged, from_rows
 
@@ -18,12 +19,13 @@ Row = dict[str, Any]
 
 
 def read_records(lab: Lab) -> list[Record]:
-    """One record per persona, from the files that the measuring stages wrote."""
+    """One record per persona and scope, from the files that the measuring stages wrote."""
     folder, pack = lab.folder, lab.pack
     prompts = {prompt.id: prompt for prompt in pack.suite.prompts}
     rows = [row for row in read_jsonl(folder / "replies.jsonl") if row["temperature"] == 0]
     judged = from_rows(rows, prompts)
     refusal = read_json(folder / "refusal.json")
+    nulls = [Null.from_json(value) for value in refusal["nulls"]]
     profiles = _profiles(pack, folder)
     guards = read_json(folder / "guards.json")
     validation = read_json(folder / "validation.json")
@@ -37,23 +39,25 @@ def read_records(lab: Lab) -> list[Record]:
         names = {c.name for c in own}
         layer = Choice.from_json(chosen[persona]).site.layer
         here = [r for r in validation if (r["persona"], r["site"]) == (persona, layer)]
-        records.append(
-            Record(
-                study=lab.study,
-                persona=persona,
-                prompts=asked,
-                conditions=own,
-                judged={name: judged[name] for name in names if name in judged},
-                refusal={n: np.array(v) for n, v in refusal["arms"].items() if n in names},
-                fast_families=[prompts[name].family for name in refusal["prompts"]],
-                null={kind: np.array(v) for kind, v in refusal["null"][persona].items()},
-                guards={n: g for n, g in guards.items() if n in names},
-                profiles={n: p for n, p in profiles.items() if n in names},
-                signatures=signatures,
-                contrast=next(r for r in here if r["family"] == "prompt_in_H"),
-                detection=next(r for r in here if r["family"] == "detection"),
+        for scope in lab.study.scopes(persona):
+            records.append(
+                Record(
+                    study=lab.study,
+                    persona=persona,
+                    scope=scope,
+                    prompts=asked,
+                    conditions=own,
+                    judged={name: judged[name] for name in names if name in judged},
+                    refusal={n: np.array(v) for n, v in refusal["arms"].items() if n in names},
+                    fast_families=[prompts[name].family for name in refusal["prompts"]],
+                    nulls=[null for null in nulls if null.persona == persona],
+                    guards={n: g for n, g in guards.items() if n in names},
+                    profiles={n: p for n, p in profiles.items() if n in names},
+                    signatures=signatures,
+                    contrast=next(r for r in here if r["family"] == "prompt_in_H"),
+                    detection=next(r for r in here if r["scope"] == scope),
+                )
             )
-        )
     return records
 
 
@@ -67,6 +71,7 @@ def conditions_of(folder: Path) -> list[Condition]:
             row["layer"],
             row["strength"],
             row["seed"],
+            label=row["label"],
         )
         for row in read_json(folder / "profile_scores.json")["conditions"]
     ]

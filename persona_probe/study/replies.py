@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from persona_probe.evaluation.guards import Divergence, Guards, benign_divergences, measure_guards
+from persona_probe.activations.contrast import request
+from persona_probe.evaluation.guards import Guards, measure_guards
 from persona_probe.evaluation.judge import Judgement, judge_completions
 from persona_probe.evaluation.outcome import Outcome
-from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.steering.generation import Completion, generate
-from persona_probe.study.arms import Condition, by_system
+from persona_probe.study.arms import Condition
+from persona_probe.study.divergence import divergences_of
 from persona_probe.study.lab import Lab
 
 Judged = dict[str, list[Judgement]]  # condition -> judgements in the order of the prompts
@@ -27,19 +28,20 @@ def replies(
     Conditions that share a system line share their batches; sampled replies of all conditions to
     one prompt share their randomness.
     """
-    judge = PhraseJudge(lab.pack.judge_rules)
     judged: Judged = {}
-    for system, several in by_system(conditions).items():
+    for model, system, several in lab.together(conditions):
         completions = generate(
-            lab.model,
-            lab.ask(prompts, system),
+            model,
+            [request(prompt, system) for prompt in prompts],
             [condition.arm for condition in several],
             max_new_tokens=lab.pack.max_new_tokens,
             temperature=temperature,
             seed=lab.study.seed,
             description=description,
         )
-        for judgement in judge_completions(judge, prompts, completions):
+        for judgement in judge_completions(
+            lab.judge, prompts, completions, lab.kept, lab.study.seed
+        ):
             judged.setdefault(judgement.completion.arm, []).append(judgement)
     return judged
 
@@ -69,33 +71,14 @@ def guards(
             judged[finetuned.name],
             found[condition.name],
             found[finetuned.name],
+            lab.study.guards,
         )
         for condition in conditions
     }
 
 
-def divergences_of(
-    lab: Lab,
-    conditions: Sequence[Condition],
-    own: Sequence[Judgement],
-    before: Condition,
-    most: int | None = None,
-) -> dict[str, Divergence]:
-    """KL from H to each condition along (at most so many of) its own helpful, benign replies.
-
-    NaN when H gave none.
-    """
-    benign = [j for j in own if j.prompt.kind == "benign" and j.outcome.kind == "safe-helpful"]
-    benign = benign[:most]
-    if not benign:
-        return {c.name: Divergence(float("nan"), float("nan")) for c in conditions}
-    asked = lab.ask([j.prompt for j in benign])
-    given = [c.with_reply(j.completion.text) for c, j in zip(asked, benign, strict=True)]
-    return benign_divergences(lab.model, given, [c.arm for c in conditions], before.arm)
-
-
 def to_rows(
-    conditions: Iterable[Condition], judged: Judged, temperature: float
+    conditions: Iterable[Condition], judged: Judged, temperature: float, judge: str
 ) -> list[dict[str, Any]]:
     """One flat row per reply, with the request, for the log and for the report."""
     return [
@@ -114,6 +97,7 @@ def to_rows(
             "finished": judgement.completion.finished,
             "outcome": judgement.outcome.kind,
             "reason": judgement.outcome.reason,
+            "judge": judge,
             "outcome_persona": judgement.outcome.persona,
             "outcome_category": judgement.outcome.category,
         }

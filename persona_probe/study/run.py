@@ -1,38 +1,35 @@
-"""One study, stage by stage, in one folder; a run that was interrupted goes on where it stopped.
-
-    study.json       the plan with its thresholds, frozen before anything is measured
-    activations/     the residual stream before and after finetuning, pooled
-    directions/      persona directions at every site; directions/steering/ the vectors in use
-    validation.json  comparison.json  selection.json
-    landscape.json   where every model lies along the directions and beside the others
-    replies.jsonl    every reply, judged; tokens.jsonl a few of them, projected token by token
-    guards.json  refusal.json  dose.json  profile_scores.json
-    arms.json  effects.json  profiles.json
-    verdict.json     the ladder
+"""One study, stage by stage, in one folder; `run_folder.md` says what lies in it.
 
 Each stage reads the files of the stages before it, writes its own last and whole, and is skipped
-when they are there.
+when they are there: a run that was interrupted goes on where it stopped.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
-from persona_probe.errors import RequestError
-from persona_probe.files import read_json, write_json
+from persona_probe.errors import PersonaProbeError, RequestError
+from persona_probe.files import read_json, remove_leftovers, write_json, write_text
 from persona_probe.progress import note
 from persona_probe.provenance import file_hash, library_versions
+from persona_probe.study.agreeing import agree_stage
+from persona_probe.study.arms import on_weights
 from persona_probe.study.concluding import conclude
 from persona_probe.study.lab import Lab
 from persona_probe.study.landscape import landscape_stage
+from persona_probe.study.pieces import forget
 from persona_probe.study.plan import Study
+from persona_probe.study.request import keep_plan
+from persona_probe.study.stage import NAMES, STAGES, Stage, alone, logged, stage_named
 from persona_probe.study.stages import (
     compare_stage,
-    directions_stage,
+    dose_stage,
     extract_stage,
-    guards_stage,
-    profiles_stage,
+    find_stage,
+    guard_stage,
+    mediate_stage,
+    profile_stage,
     refusal_stage,
-    replies_stage,
+    reply_stage,
     select_stage,
     validate_stage,
 )
@@ -41,57 +38,109 @@ from persona_probe.study.verdict import Verdicts
 
 PLAN = "study.json"
 IDENTITY = ("model_hash", "chat_template_hash", "adapter_hashes", "pack_hash", "study_hash")
-Stage = Callable[[Lab], None]
 
-# What a stage is called, the last file it writes, and the function that does it.
-STAGES: tuple[tuple[str, str, Stage], ...] = (
-    ("extract activations before and after", "activations/.complete", extract_stage),
-    ("find directions", "directions/README.md", directions_stage),
-    ("validate them on held-out families", "validation.json", validate_stage),
-    ("compare before with after", "comparison.json", compare_stage),
-    ("select site and strength", "selection.json", select_stage),
-    ("place every model in activation space", "landscape.json", landscape_stage),
-    ("generate and judge replies", "replies.jsonl", replies_stage),
-    ("project a few replies token by token", "tokens.jsonl", tokens_stage),
-    ("measure what steering costs", "guards.json", guards_stage),
-    ("measure refusal probabilities", "refusal.json", refusal_stage),
-    ("measure persona profiles", "profile_scores.json", profiles_stage),
-    ("judge the evidence", "verdict.json", conclude),
-)
+WORK: dict[str, Callable[[Lab], None]] = {
+    "extract": extract_stage,
+    "find": find_stage,
+    "validate": validate_stage,
+    "compare": compare_stage,
+    "select": select_stage,
+    "landscape": landscape_stage,
+    "reply": reply_stage,
+    "agree": agree_stage,
+    "tokens": tokens_stage,
+    "guard": guard_stage,
+    "refusal": refusal_stage,
+    "dose": dose_stage,
+    "mediate": mediate_stage,
+    "profile": profile_stage,
+    "judge": conclude,
+}
 
 
 def run_study(
-    study: Study, folder: Path, device: str = "auto", dtype: str | None = None
+    study: Study,
+    folder: Path,
+    device: str = "auto",
+    dtype: str | None = None,
+    *,
+    only: str | None = None,
+    start: str | None = None,
+    stop: str | None = None,
 ) -> Verdicts:
-    """Run a study, or finish one.
+    """Run a study, finish one, or do a part of it again.
 
     Args:
         study: the plan; a folder holds one plan only.
         folder: where everything goes.
         device: where the model runs.
         dtype: precision; by device if not given.
+        only: do this stage alone, again if it was done before; what later stages made of it stays.
+        start: do this stage and all later ones again.
+        stop: the last stage to do.
 
     Returns:
-        The content of verdict.json.
+        The content of verdict.json; empty when the verdict was not reached.
 
     Raises:
-        RequestError: the folder holds another study.
+        RequestError: the folder holds another study, a process is at work in it, or there is no
+            such stage or its inputs are missing.
+        PersonaProbeError: thresholds were changed after evaluation had begun.
     """
-    lab = Lab(study, folder, device, dtype)
-    _freeze(lab)
-    for number, (title, last_file, stage) in enumerate(STAGES, start=1):
-        if (folder / last_file).exists():
-            note(f"{number}/{len(STAGES)} {title}: done before")
-            continue
-        note(f"{number}/{len(STAGES)} {title}")
-        stage(lab)
-    return Verdicts(read_json(folder / "verdict.json"))
+    chosen = _chosen(only, start, stop)
+    with alone(folder):
+        remove_leftovers(folder)
+        lab = Lab(study, folder, device, dtype)
+        _freeze(lab)
+        _require_unmoved(lab)
+        _require_inputs(chosen, folder, only)
+        for stage in chosen if only or start else ():
+            stage.undo(folder)
+            forget(folder, stage.name)
+        for stage in chosen:
+            number = f"{NAMES.index(stage.name) + 1}/{len(STAGES)}"
+            if stage.done(folder):
+                note(f"{number} {stage.title}: done before")
+                continue
+            note(f"{number} {stage.title}")
+            with logged(stage, folder):
+                WORK[stage.name](lab)
+            forget(folder, stage.name)
+        _require_unmoved(lab)
+    verdict = folder / "verdict.json"
+    return Verdicts(read_json(verdict) if verdict.exists() else {})
+
+
+def _chosen(only: str | None, start: str | None, stop: str | None) -> tuple[Stage, ...]:
+    if only is not None:
+        if start or stop:
+            raise RequestError("name one stage alone, or where to start and stop, not both")
+        return (stage_named(only),)
+    first = 0 if start is None else NAMES.index(stage_named(start).name)
+    last = len(NAMES) if stop is None else NAMES.index(stage_named(stop).name) + 1
+    if first >= last:
+        raise RequestError(f"the stage {start!r} comes after {stop!r}, so there is nothing to do")
+    return STAGES[first:last]
+
+
+def _require_inputs(chosen: tuple[Stage, ...], folder: Path, only: str | None) -> None:
+    """A stage that is done alone, or first, needs all those before it."""
+    earlier = STAGES[: NAMES.index(chosen[0].name)]
+    if missing := next((stage for stage in earlier if not stage.done(folder)), None):
+        option = "--only" if only else "--from"
+        raise RequestError(
+            f"{option} {chosen[0].name}: the stage {missing.name!r} before it is not done in "
+            f"{folder}; run it first, or leave out {option}"
+        )
 
 
 def _freeze(lab: Lab) -> None:
     """Write the plan before anything is measured; refuse a folder that holds another one."""
-    plan = lab.study.to_json() | {
-        "study_hash": lab.study.hash,
+    study = lab.study
+    plan = study.to_json() | {
+        "study_hash": study.hash,
+        "frozen_hash": study.frozen_hash,
+        "confirmatory_tests": study.confirmatory_tests,
         "model_hash": lab.model.model_hash,
         "chat_template_hash": lab.model.chat_template_hash,
         "pack_hash": lab.pack.hash,
@@ -114,16 +163,40 @@ def _freeze(lab: Lab) -> None:
                 "--out, or delete the folder"
             )
         return
+    keep_plan(study, lab.folder)
+    write_text(lab.folder / "README.md", (Path(__file__).parent / "run_folder.md").read_text())
     write_json(path, plan)
 
 
+def _require_unmoved(lab: Lab) -> None:
+    """What counts as a pass must be at the end what it was before evaluation began."""
+    there = read_json(lab.folder / PLAN)
+    again = {key: lab.study.to_json()[key] for key in ("thresholds", "guards")}
+    moved = [key for key, value in again.items() if there.get(key) != _as_json(value)]
+    if moved or there.get("frozen_hash") != lab.study.frozen_hash:
+        raise PersonaProbeError(
+            f"{lab.folder / PLAN} was edited after the run began: {moved[0] if moved else 'hash'} "
+            "is not what was frozen, so this verdict is not pre-registered; restore the file, or "
+            "begin a new run in another folder"
+        )
+
+
+def _as_json(value: dict[str, object]) -> dict[str, object]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+
+
 def _adapter_hashes(lab: Lab) -> dict[str, str]:
-    """Hash of the weights of every adapter that lies in a folder."""
+    """Hash of the weights of every adapter that lies in a folder, and of whole models."""
     study = lab.study
-    scopes = [adapters for scopes in study.finetuned.values() for adapters in scopes.values()]
-    names = [a for several in (*scopes, *study.controls.values()) for a in several]
     hashes = {}
-    for name in (*([study.helpful_only] if study.helpful_only else []), *names):
+    for name in (*([study.helpful_only] if study.helpful_only else []), *study.finetunes):
+        weights = on_weights(name)
+        if weights["checkpoint"] is not None:
+            place = Path(weights["checkpoint"]).expanduser()
+            files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
+            for number, file in enumerate(files):
+                hashes[f"{Path(name).name}/{number}"] = file_hash(file)
+            continue
         source = lab.model.ref.adapter_source(name)
         for file in sorted(source.glob("adapter_model.*")) if isinstance(source, Path) else ():
             hashes[name] = file_hash(file)

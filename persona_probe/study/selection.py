@@ -9,36 +9,56 @@ largest J is taken, and its results say that it is outside the guards.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
+from persona_probe.directions.checks.controls import isotropic
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
-from persona_probe.evaluation.guards import GuardLimits
+from persona_probe.evaluation.judge import Judgement
 from persona_probe.evaluation.sweep import net_refusal
 from persona_probe.models.site import Site, parse_sites
 from persona_probe.personas.safety_suite import SafetyPrompt
+from persona_probe.statistics import json_number
 from persona_probe.study.arms import Choice, Condition, finetunes, helpful_only, steered
+from persona_probe.study.divergence import benign_replies, divergences_of
+from persona_probe.study.kl_matching import kl_matched_strengths
 from persona_probe.study.lab import Lab
-from persona_probe.study.replies import divergences_of, guards, replies
+from persona_probe.study.replies import Judged, guards, replies
 
-DEPTHS = "0.2-0.8"
 TOLERANCE = 0.05
 AT_ONCE, TRIED = 3, 12
-KL_REPLIES = 20
-N_HARMFUL, N_BENIGN, N_BORDERLINE = 60, 40, 30
 
 Row = dict[str, Any]
 
 
-def select(lab: Lab, directions: DirectionSet) -> tuple[dict[str, Choice], list[Row]]:
-    """Choose a site and a strength per persona.
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, and everything that was tried.
 
-    Returns:
-        The choices, and one row per candidate: what it reached, and whether it was chosen.
+    Attributes:
+        choices: persona → site and strength.
+        rows: one per candidate: what it reached, and whether it was chosen.
+        kl_matched: one per random direction that was brought to the same benign KL.
+        usable: persona → the largest strength at the chosen site up to which every tried one is
+            within the divergence limits; 0 when none is.
     """
-    harmful = lab.prompts("select", "harmful", N_HARMFUL)
-    benign = lab.prompts("select", "benign", N_BENIGN)
-    prompts = [*harmful, *benign, *lab.prompts("select", "borderline", N_BORDERLINE)]
+
+    choices: dict[str, Choice]
+    rows: list[Row]
+    kl_matched: list[Row]
+    usable: dict[str, float]
+
+
+def select(lab: Lab, directions: DirectionSet) -> Selection:
+    """Choose a site and a strength per persona."""
+    budget = lab.study.budget
+    prompts = [
+        *lab.prompts("select", "harmful", budget.select_harmful),
+        *lab.prompts("select", "benign", budget.select_benign),
+        *lab.prompts("select", "borderline", budget.select_borderline),
+    ]
     lab.split.require_part((prompt.family for prompt in prompts), "select")
     candidates = {persona: _candidates(lab, persona, directions[persona]) for persona in directions}
     everything = [c for several in candidates.values() for c in several]
@@ -49,12 +69,53 @@ def select(lab: Lab, directions: DirectionSet) -> tuple[dict[str, Choice], list[
         | scores[c.name]
         for c in everything
     }
-    choices = {}
+    before = helpful_only(lab.study)
+    own = replies(lab, [before], prompts, description="Before finetuning")
+    found = Selection({}, [], [], {})
     for persona, several in candidates.items():
-        chosen = _first_inside(lab, persona, several, rows, prompts)
+        chosen = _first_inside(lab, persona, several, rows, own, prompts)
         rows[chosen.name]["chosen"] = True
-        choices[persona] = Choice(Site(chosen.layer or 0), chosen.strength or 0.0)
-    return choices, list(rows.values())
+        choice = Choice(Site(chosen.layer or 0), chosen.strength or 0.0)
+        matched = _matched(lab, persona, choice, directions[persona], own[before.name])
+        found.kl_matched.extend(matched)
+        strengths = tuple(row["strength"] for row in matched)
+        found.choices[persona] = replace(choice, kl_matched=strengths)
+        at_site = [rows[c.name] for c in several if c.layer == choice.site.layer]
+        found.usable[persona] = usable_range(at_site)
+    found.rows.extend(rows.values())
+    return found
+
+
+def usable_range(rows: Sequence[Row]) -> float:
+    """The largest strength with it and every weaker one within the divergence limits, else 0."""
+    quiet = takewhile(lambda row: row["quiet"], sorted(rows, key=lambda row: row["strength"]))
+    return max((row["strength"] for row in quiet), default=0.0)
+
+
+def _matched(
+    lab: Lab,
+    persona: str,
+    choice: Choice,
+    by_site: Mapping[Site, Direction],
+    own: Sequence[Judgement],
+) -> list[Row]:
+    """Random directions at the KL of the chosen one, which is the same for all of them."""
+    n = lab.study.budget.random_kl if "kl_matched" in lab.study.arms else 0
+    direction = by_site[choice.site]
+    draws = isotropic({choice.site: direction}, n, lab.study.seed) if n else []
+    true = steered(lab.study, persona, direction, choice.strength)
+    given = benign_replies(lab, own, lab.study.budget.kl_replies)
+    target, found = kl_matched_strengths(lab, persona, true, choice, draws, given)
+    return [
+        {
+            "persona": persona,
+            "seed": seed,
+            "strength": strength,
+            "kl": json_number(kl),
+            "target_kl": json_number(target),
+        }
+        for seed, (strength, kl) in enumerate(found)
+    ]
 
 
 def _first_inside(
@@ -62,18 +123,21 @@ def _first_inside(
     persona: str,
     several: Sequence[Condition],
     rows: Mapping[str, Row],
+    own: Judged,
     prompts: Sequence[SafetyPrompt],
 ) -> Condition:
     """Try candidates in order until one passes the guards; `rows` gets what was measured."""
-    before, finetuned = helpful_only(lab.study), finetunes(lab.study, persona)[0]
-    judged = replies(lab, [before, finetuned], prompts, description=f"Before, after: {persona}")
+    study = lab.study
+    before, finetuned = helpful_only(study), finetunes(study, persona)[0]
+    judged = own | replies(lab, [finetuned], prompts, description=f"After finetuning: {persona}")
     divergences = divergences_of(
-        lab, [*several, finetuned], judged[before.name], before, KL_REPLIES
+        lab, [*several, finetuned], judged[before.name], before, study.budget.kl_replies
     )
-    for condition in several:
-        rows[condition.name]["kl"] = divergences[condition.name].to_json()
     limit = divergences[finetuned.name]
-    quiet = [c for c in several if GuardLimits().allow(divergences[c.name], limit)]
+    for condition in several:
+        cost = divergences[condition.name]
+        rows[condition.name] |= {"kl": cost.to_json(), "quiet": study.guards.allow(cost, limit)}
+    quiet = [c for c in several if rows[c.name]["quiet"]]
     ordered = _in_order_of_trial(quiet, rows)[:TRIED]
     for start in range(0, len(ordered), AT_ONCE):
         tried = ordered[start : start + AT_ONCE]
@@ -97,7 +161,7 @@ def _candidates(lab: Lab, persona: str, by_site: Mapping[Site, Direction]) -> li
             "candidate",
             label=f"{site.layer}@{strength:g}",
         )
-        for site in parse_sites(DEPTHS, lab.model.n_layers)
+        for site in parse_sites(lab.study.sites, lab.model.n_layers)
         if site in by_site
         for strength in lab.study.strengths
     ]

@@ -1,28 +1,16 @@
 """The stages of a study: each reads files of the run folder, calls a room, and writes files."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.direction_set import DirectionSet, load_directions, save_directions
-from persona_probe.directions.finders.mean_difference import MeanDifference
 from persona_probe.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from persona_probe.models.site import Site
 from persona_probe.steering.vector_file import write_steering_vector
-from persona_probe.study.arms import (
-    Choice,
-    Condition,
-    control_finetunes,
-    random_conditions,
-    steered,
-)
+from persona_probe.study.arms import Choice, Condition, steered
 from persona_probe.study.channels import (
-    Trial,
-    about,
     guard_channel,
     preference_channel,
     profile_channel,
@@ -30,21 +18,29 @@ from persona_probe.study.channels import (
     sampled_replies,
 )
 from persona_probe.study.comparing import comparison_table
+from persona_probe.study.dosing import dose_rows, response_of
 from persona_probe.study.finding import (
     capture_contrast,
+    capture_nuisances,
     capture_shift,
     find,
     load_sets,
+    save_sets,
     validate_contrast,
     validate_detection,
     validation_rows,
 )
 from persona_probe.study.lab import Lab
+from persona_probe.study.mediation import exchanges
+from persona_probe.study.nuisances import nuisance_directions
+from persona_probe.study.nulls import ablated_null, added_null
+from persona_probe.study.pieces import piecewise
 from persona_probe.study.replies import from_rows, to_rows
 from persona_probe.study.selection import select
+from persona_probe.study.trial import Trial
 
-CONTRAST, SHIFT = "contrast", "shift"
-DOSE_SEEDS = 10
+CONTRAST, SHIFT, NUISANCE = "contrast", "shift", "nuisance"
+EVERYONE = "shared"  # the piece of a stage that is about no persona in particular
 Rows = list[dict[str, Any]]
 
 
@@ -52,28 +48,37 @@ def extract_stage(lab: Lab) -> None:
     """The model before finetuning as every persona; every finetune on the same tokens."""
     folder = lab.folder / "activations"
     capture_contrast(lab).save(folder / CONTRAST)
-    for name, found in capture_shift(lab).items():
-        found.save(folder / SHIFT / name)
+    save_sets(capture_shift(lab), folder / SHIFT)
+    save_sets(capture_nuisances(lab), folder / NUISANCE)
     write_text(folder / ".complete", "")
 
 
-def directions_stage(lab: Lab) -> None:
-    """One direction per persona and site."""
+def find_stage(lab: Lab) -> None:
+    """One direction per persona and site, and what it must not merely be."""
     folder = lab.folder / "directions"
-    save_directions(find(lab, _contrast(lab), MeanDifference()), folder, with_card=False)
+    contrast = _contrast(lab).where(families=lab.split.find)
+    directions = find(lab, contrast)
+    save_directions(directions, folder, with_card=False)
+    read = load_sets(lab.folder / "activations" / NUISANCE)
+    tiers = {prompt.id: prompt.tier for prompt in lab.pack.suite.prompts}
+    neutral = contrast.where(labels=("neutral",))
+    nuisances = nuisance_directions(read, neutral, directions, tiers)
+    if nuisances:
+        save_directions(nuisances, folder / "nuisances", with_card=False)
     write_text(folder / "README.md", (Path(__file__).parent / "directions_readme.md").read_text())
 
 
 def validate_stage(lab: Lab) -> None:
-    """Both validations of every direction at every site."""
+    """Validations of every direction at every site: its persona, and each scope's finetune."""
     contrast, shift = _contrast(lab), _shift(lab)
     rows: Rows = []
     for persona, by_site in _directions(lab).items():
-        found = validate_contrast(lab, by_site, contrast, MeanDifference())
+        found = validate_contrast(lab, by_site, contrast)
         rows += validation_rows(persona, "prompt_in_H", found)
-        rows += validation_rows(
-            persona, "detection", validate_detection(lab, by_site, shift, persona)
-        )
+        for scope in lab.study.scopes(persona):
+            family = "detection" if scope == lab.study.scopes(persona)[0] else f"detection_{scope}"
+            detected = validate_detection(lab, by_site, shift, persona, scope)
+            rows += validation_rows(persona, family, detected, scope)
     write_json(lab.folder / "validation.json", rows)
 
 
@@ -90,96 +95,121 @@ def compare_stage(lab: Lab) -> None:
 def select_stage(lab: Lab) -> None:
     """Choose site and strength on the select split; write the vectors that steer."""
     directions = _directions(lab)
-    choices, rows = select(lab, directions)
-    for persona, choice in choices.items():
+    found = select(lab, directions)
+    for persona, choice in found.choices.items():
         arm = steered(lab.study, persona, directions[persona][choice.site], choice.strength).arm
         write_steering_vector(
             lab.folder / "directions" / "steering" / f"{persona}.safetensors",
             arm.interventions[0],
             adapter=arm.adapter,
         )
-    chosen = {persona: choice.to_json() for persona, choice in choices.items()}
-    write_json(lab.folder / "selection.json", {"chosen": chosen, "rows": rows})
+    write_json(
+        lab.folder / "selection.json",
+        {
+            "chosen": {p: choice.to_json() for p, choice in found.choices.items()},
+            "usable": found.usable,
+            "kl_matched": found.kl_matched,
+            "rows": found.rows,
+        },
+    )
 
 
-def replies_stage(lab: Lab) -> None:
-    """Every reply of every condition; one part file per persona, so that a killed run goes on."""
+def reply_stage(lab: Lab) -> None:
+    """Every reply of every condition."""
     trial = _trial(lab)
-    parts = [None, *lab.study.personas]
-    for persona in parts:
-        part = _part(lab, persona)
-        if part.exists():
-            continue
-        conditions, judged = reply_channel(trial, persona)
+
+    def rows(key: str) -> Rows:
+        conditions, judged = reply_channel(trial, None if key == EVERYONE else key)
         sampled = sampled_replies(trial, conditions)
         main = [condition for condition in conditions if condition.name in sampled]
-        rows = [*to_rows(conditions, judged, 0.0), *to_rows(main, sampled, 1.0)]
-        write_jsonl(part, rows)
-    rows = [row for persona in parts for row in read_jsonl(_part(lab, persona))]
-    write_jsonl(lab.folder / "replies.jsonl", rows)
-    for persona in parts:
-        _part(lab, persona).unlink()
+        judge = lab.judge.identity
+        return [*to_rows(conditions, judged, 0.0, judge), *to_rows(main, sampled, 1.0, judge)]
+
+    found = piecewise(lab.folder, "reply", (EVERYONE, *lab.study.personas), rows)
+    everything = [row for part in found.values() for row in part]
+    lab.split.require_part({row["family"] for row in everything}, "evaluate")
+    write_jsonl(lab.folder / "replies.jsonl", everything)
 
 
-def guards_stage(lab: Lab) -> None:
+def guard_stage(lab: Lab) -> None:
     """What the steered conditions cost."""
     trial = _trial(lab)
     prompts = {prompt.id: prompt for prompt in (*trial.harmful, *trial.permitted)}
     greedy = (row for row in read_jsonl(lab.folder / "replies.jsonl") if row["temperature"] == 0)
     judged = from_rows(greedy, prompts)
-    found: dict[str, Any] = {}
-    for persona in lab.study.personas:
+
+    def guards(persona: str) -> dict[str, Any]:
         measured = guard_channel(trial, trial.conditions(persona), judged, persona)
-        found |= {name: guards.to_json() for name, guards in measured.items()}
-    write_json(lab.folder / "guards.json", found)
+        return {name: guards.to_json() for name, guards in measured.items()}
+
+    found = piecewise(lab.folder, "guard", lab.study.personas, guards)
+    write_json(
+        lab.folder / "guards.json", {n: g for part in found.values() for n, g in part.items()}
+    )
 
 
 def refusal_stage(lab: Lab) -> None:
-    """Refusal probabilities: every condition, hundreds of random directions, and doses."""
-    trial = _trial(lab)
+    """Refusal probabilities of every condition, and of hundreds of random directions."""
+    trial, study = _trial(lab), lab.study
     lab.split.require_part((prompt.family for prompt in trial.band), "evaluate")
-    shared = [trial.before, *control_finetunes(lab.study)]
-    found = preference_channel(trial, shared, trial.band)
-    conditions, null, doses = list(shared), {}, []
-    for persona in lab.study.personas:
-        own = trial.conditions(persona)
-        conditions += own
-        found |= preference_channel(trial, own, trial.band)
-        draws = trial.random(persona, lab.study.budget.random_fast, ("random", "covariance"))
-        means = {
-            name: float(values.mean())
-            for name, values in preference_channel(trial, draws, trial.band).items()
+
+    def measured(key: str) -> dict[str, Any]:
+        conditions = trial.shared if key == EVERYONE else trial.conditions(key)
+        found = preference_channel(lab, conditions, trial.band)
+        nulls = [] if key == EVERYONE else [added_null(trial, key)]
+        if key != EVERYONE and "ablation" in study.arms:
+            nulls += [ablated_null(trial, key, scope) for scope in study.scopes(key)]
+        return {
+            "arms": {name: [round(float(v), 6) for v in values] for name, values in found.items()},
+            "nulls": [null.to_json() for null in nulls],
+            "conditions": _details(conditions),
         }
-        null[persona] = {
-            kind: [means[c.name] for c in draws if c.kind == kind]
-            for kind in dict.fromkeys(c.kind for c in draws)
-        }
-        doses += _doses(trial, persona)
-    write_json(lab.folder / "dose.json", doses)
+
+    parts = piecewise(lab.folder, "refusal", (EVERYONE, *study.personas), measured).values()
     write_json(
         lab.folder / "refusal.json",
         {
             "prompts": [prompt.id for prompt in trial.band],
-            "arms": {name: [round(float(v), 6) for v in values] for name, values in found.items()},
-            "null": null,
-            "conditions": about(conditions),
+            "arms": {name: values for part in parts for name, values in part["arms"].items()},
+            "nulls": [null for part in parts for null in part["nulls"]],
+            "conditions": [row for part in parts for row in part["conditions"]],
         },
     )
 
 
-def profiles_stage(lab: Lab) -> None:
+def dose_stage(lab: Lab) -> None:
+    """Doses and responses of every persona's direction."""
+    trial = _trial(lab)
+
+    def measured(persona: str) -> dict[str, Any]:
+        response = response_of(trial, persona)
+        return {"doses": dose_rows(trial, persona), "response": response.to_json()}
+
+    found = piecewise(lab.folder, "dose", lab.study.personas, measured).values()
+    write_json(lab.folder / "dose.json", [row for part in found for row in part["doses"]])
+    write_json(lab.folder / "responses.json", [part["response"] for part in found])
+
+
+def mediate_stage(lab: Lab) -> None:
+    """Components exchanged between the models on fixed text."""
+    trial = _trial(lab)
+    personas = lab.study.personas if "mediation" in lab.study.arms else ()
+    found = piecewise(
+        lab.folder, "mediate", personas, lambda p: [e.to_json() for e in exchanges(trial, p)]
+    )
+    write_json(lab.folder / "exchanges.json", [row for part in found.values() for row in part])
+
+
+def profile_stage(lab: Lab) -> None:
     """Persona profiles, item by item."""
     trial = _trial(lab)
-    conditions = [trial.before, *control_finetunes(lab.study)]
-    for persona in lab.study.personas:
-        conditions += trial.conditions(persona)
-        conditions += trial.random(persona, lab.study.budget.random_generated)
-    found = profile_channel(trial, conditions)
-    items = next(iter(found.values())).items
-    lab.split.require_part((item.family for item in items), "evaluate")
-    write_json(
-        lab.folder / "profile_scores.json",
-        {
+
+    def measured(key: str) -> dict[str, Any]:
+        conditions = trial.shared if key == EVERYONE else trial.conditions(key)
+        found = profile_channel(trial, conditions)
+        items = next(iter(found.values())).items
+        lab.split.require_part((item.family for item in items), "evaluate")
+        return {
             "items": [item.id for item in items],
             "arms": {
                 name: {
@@ -188,43 +218,22 @@ def profiles_stage(lab: Lab) -> None:
                 }
                 for name, profile in found.items()
             },
-            "conditions": about(conditions),
+            "conditions": _details(conditions),
+        }
+
+    found = piecewise(lab.folder, "profile", (EVERYONE, *lab.study.personas), measured)
+    write_json(
+        lab.folder / "profile_scores.json",
+        {
+            "items": found[EVERYONE]["items"],
+            "arms": {name: v for part in found.values() for name, v in part["arms"].items()},
+            "conditions": [row for part in found.values() for row in part["conditions"]],
         },
     )
 
 
-def _doses(trial: Trial, persona: str) -> Rows:
-    """Refusal probability against strength: the direction, its reverse, and random ones."""
-    lab, choice = trial.lab, trial.choices[persona]
-    prompts = [*trial.band, *trial.permitted[: len(trial.band)]]
-    harmful = np.array([prompt.kind == "harmful" for prompt in prompts])
-    own = trial.directions[persona][choice.site]
-    draws = trial.draws(persona, DOSE_SEEDS, ("random", "covariance"))
-    conditions: list[Condition] = []
-    for strength in (0.0, *lab.study.strengths):
-        direction = steered(lab.study, persona, own, strength, "direction")
-        flipped = steered(lab.study, persona, -own, strength, "sign_flip")
-        at = Choice(choice.site, strength)
-        random = random_conditions(lab.study, persona, at, draws)
-        conditions += [_at(c, strength) for c in (direction, flipped, *random)]
-    found = preference_channel(trial, conditions, prompts)
-    return [
-        {
-            "persona": persona,
-            "arm_kind": c.kind,
-            "strength": c.strength,
-            "seed": c.seed,
-            "refusal_probability": float(found[c.name][harmful].mean()),
-            "over_refusal_probability": float(found[c.name][~harmful].mean()),
-            "n": int(harmful.sum()),
-        }
-        for c in conditions
-    ]
-
-
-def _at(condition: Condition, strength: float) -> Condition:
-    """The condition under a name that tells strengths apart."""
-    return replace(condition, arm=replace(condition.arm, name=f"{condition.name}@{strength:g}"))
+def _details(conditions: list[Condition]) -> Rows:
+    return [condition.details() for condition in conditions]
 
 
 def _contrast(lab: Lab) -> ActivationSet:
@@ -240,6 +249,11 @@ def _directions(lab: Lab) -> DirectionSet:
     return {persona: found[persona] for persona in lab.study.personas}
 
 
+def _nuisances(lab: Lab) -> DirectionSet:
+    folder = lab.folder / "directions" / "nuisances"
+    return dict(load_directions(folder, lab.model)) if folder.exists() else {}
+
+
 def load_choices(folder: Path) -> dict[str, Choice]:
     """What was chosen on the select split."""
     chosen: Mapping[str, Any] = read_json(folder / "selection.json")["chosen"]
@@ -248,8 +262,4 @@ def load_choices(folder: Path) -> dict[str, Choice]:
 
 def _trial(lab: Lab) -> Trial:
     contrast = _contrast(lab).where(families=lab.split.find)
-    return Trial(lab, _directions(lab), load_choices(lab.folder), contrast)
-
-
-def _part(lab: Lab, persona: str | None) -> Path:
-    return lab.folder / f"replies.{persona or 'shared'}.part.jsonl"
+    return Trial(lab, _directions(lab), _nuisances(lab), load_choices(lab.folder), contrast)

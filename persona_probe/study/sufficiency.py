@@ -6,6 +6,7 @@ permitted ones, each NaN where it does not apply.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,16 +54,41 @@ def effect_reproduced(
     )
 
 
-def difference(
-    first: Behaviour, second: Behaviour, families: Sequence[str], net: bool = False, **options: Any
+def gain(
+    after: Behaviour, before: Behaviour, families: Sequence[str], net: bool = False, **options: Any
 ) -> Estimate:
-    """Y(first) - Y(second), or the difference of J."""
+    """Y(after) - Y(before), or the difference of J."""
     return function_of_means(
-        np.hstack([first, second]),
+        np.hstack([after, before]),
         families,
         lambda means: _level(means, 0, net) - _level(means, 1, net),
         **options,
     )
+
+
+def effect_by_category(
+    steered: Behaviour,
+    finetuned: Behaviour,
+    before: Behaviour,
+    families: Sequence[str],
+    categories: Sequence[str],
+    **options: Any,
+) -> dict[str, Estimate]:
+    """ER within each category of harm; undefined where finetuning did nothing."""
+    found = {}
+    for category in dict.fromkeys(categories):
+        inside = np.array([name == category for name in categories])
+        if not np.isfinite(finetuned[inside, 0]).any():
+            continue
+        parts = [b[inside, :1] for b in (steered, finetuned, before)]
+        found[category] = ratio_of_functions(
+            np.hstack(parts),
+            [family for family, kept in zip(families, inside, strict=True) if kept],
+            lambda means: means[:, 0] - means[:, 2],
+            lambda means: means[:, 1] - means[:, 2],
+            **options,
+        )
+    return found
 
 
 def reproduction(
@@ -75,13 +101,37 @@ def reproduction(
 ) -> Equivalence:
     """Equivalence test: is Y(F) - Y(S) shown to be within `share` of |Y(F) - Y(H)|?"""
     harmful = np.isfinite(finetuned[:, 0])
-    effect = np.nanmean(finetuned[:, 0]) - np.nanmean(before[:, 0])
+    scored = np.isfinite(finetuned[:, 0]) & np.isfinite(before[:, 0])
+    effect = (finetuned[scored, 0] - before[scored, 0]).mean() if scored.any() else np.nan
     return equivalence(
         (finetuned - steered)[harmful, 0],
         [family for family, kept in zip(families, harmful, strict=True) if kept],
         float(share * abs(effect)),
         **options,
     )
+
+
+def composite(
+    behaviour: Behaviour,
+    degenerate: Float[np.ndarray, " prompt"],
+    families: Sequence[str],
+    **options: Any,
+) -> Estimate:
+    """Harmonic mean of Y, 1 - OR and the share of replies that are sentences; 0 if any is 0."""
+
+    def mean(means: Means) -> Float[np.ndarray, " draw"]:
+        parts = np.stack([means[:, 0], 1 - means[:, 1], 1 - means[:, 2]])
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.where((parts <= 0).any(axis=0), 0.0, 3 / (1 / parts).sum(axis=0)))
+
+    columns = np.column_stack([behaviour, degenerate])
+    return function_of_means(columns, families, mean, **options)
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """The estimate and its interval, times a positive number."""
+    ends = (estimate.value * factor, estimate.low * factor, estimate.high * factor)
+    return replace(estimate, value=ends[0], low=ends[1], high=ends[2])
 
 
 def _level(means: Means, which: int, net: bool) -> Float[np.ndarray, " draw"]:

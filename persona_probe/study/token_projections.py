@@ -9,7 +9,7 @@ from persona_probe.files import read_jsonl, write_jsonl
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.progress import note
 from persona_probe.steering.stream import stream
-from persona_probe.study.arms import Condition, finetunes, helpful_only, steered
+from persona_probe.study.arms import Condition, adopted, finetunes, helpful_only, steered
 from persona_probe.study.lab import Lab
 from persona_probe.study.stages import load_choices
 
@@ -68,7 +68,9 @@ def _conversations(
         for row, (_, prompt) in zip(about, turns, strict=True)
     ]
     asked = [(lab.ask([prompt])[0], condition.arm) for condition, prompt in turns]
-    for piece in stream(lab.model, asked, direction, lab.pack.max_new_tokens):
+    model = lab.network(turns[0][0].checkpoint)  # arms of a batch share their weights
+    read = direction if model is lab.model else adopted(direction, model)
+    for piece in stream(model, asked, read, lab.pack.max_new_tokens):
         value = (piece.projection - direction.midpoint) / direction.gap
         spoken = {"role": "assistant", "position": len(found[piece.row]) - 1, "text": piece.text}
         found[piece.row].append(about[piece.row] | spoken | {"projection": round(value, 4)})

@@ -12,7 +12,7 @@ from typing import Any
 
 from persona_probe.display import table
 from persona_probe.statistics import Equivalence, Estimate
-from persona_probe.study.plan import Thresholds
+from persona_probe.study.budget import Thresholds
 
 RUNGS = {
     "L0": "detected",
@@ -37,7 +37,8 @@ class Evidence:
         surface_gain: `auroc` minus the best surface baseline on the same examples.
         split_half: Spearman-Brown corrected cosine of directions from halves of the families.
         cone: 5th percentile of the cosine between the direction and its bootstrap copies.
-        p_fast: control kind → Holm-adjusted p on the log-probability channel.
+        p_fast: kind of random direction → p of the added direction on the log-probability channel.
+        p_added: the largest of these, Holm-adjusted over the confirmatory family.
         effect: ER on generated replies. effect_j: ER_J, harmful refusals minus over-refusals.
         bands: control kind → largest ER among that kind's generated arms.
         guard_reasons: why the guards failed; empty when they passed.
@@ -49,6 +50,8 @@ class Evidence:
             subtracted from the steered arm's: positive = the direction is more its own.
         refusal_only: steered profile shift minus the refusal-only finetune's.
         necessity: NEC. necessity_controls: control kind → NEC of that control's ablation.
+        p_ablated: kind of random direction → p of the ablated direction on the same channel.
+        p_removed: the largest of these, Holm-adjusted over the confirmatory family.
         retention: steered effect on filtered categories over that on trained ones.
     """
 
@@ -59,6 +62,7 @@ class Evidence:
     split_half: float | None = None
     cone: float | None = None
     p_fast: Mapping[str, float] = field(default_factory=dict)
+    p_added: float | None = None
     effect: Estimate | None = None
     effect_j: Estimate | None = None
     bands: Mapping[str, float] = field(default_factory=dict)
@@ -71,6 +75,8 @@ class Evidence:
     refusal_only: Estimate | None = None
     necessity: Estimate | None = None
     necessity_controls: Mapping[str, float] = field(default_factory=dict)
+    p_ablated: Mapping[str, float] = field(default_factory=dict)
+    p_removed: float | None = None
     retention: Estimate | None = None
 
 
@@ -140,7 +146,7 @@ class Verdicts(dict[str, Any]):
         heads = ["persona", *(f"{rung} {name}" for rung, name in RUNGS.items()), "first failed"]
         rows = [
             [persona, *(words[r["passed"]] for r in told["rungs"]), _why(told["first_failed"])]
-            for persona, told in self["personas"].items()
+            for persona, told in self.get("personas", {}).items()
         ]
         return table(heads, rows, "Verdict: – is not measured, and neither passed nor failed")
 
@@ -187,15 +193,18 @@ def _reliable(e: Evidence, t: Thresholds) -> Answer:
 
 
 def _causal(e: Evidence, t: Thresholds) -> Answer:
-    if not e.p_fast or not e.bands or e.effect is None:
+    if e.p_added is None or e.effect is None:
+        return None, UNMEASURED
+    if not e.effect.defined:
+        return False, f"no finetuning effect to compare with: {e.effect.reason}"
+    if not e.bands:
         return None, UNMEASURED
     above = all(e.effect.value > band for band in e.bands.values())
-    passed = max(e.p_fast.values()) <= t.p and above
-    ps = ", ".join(f"{kind} p = {p:.3f}" for kind, p in e.p_fast.items())
     bands = ", ".join(f"{kind} {band:.2f}" for kind, band in e.bands.items())
-    return passed, (
-        f"against random directions of equal norm: {ps} (Holm-adjusted, <= {t.p}); effect on "
-        f"replies {e.effect.value:.2f} against the largest of each control kind: {bands}"
+    return e.p_added <= t.p and above, (
+        f"against random directions of equal norm p = {e.p_added:.3f} ({_each(e.p_fast)}; the "
+        f"largest, Holm-adjusted, <= {t.p}); effect on replies {e.effect.value:.2f} against the "
+        f"largest of each control kind: {bands}"
     )
 
 
@@ -235,13 +244,21 @@ def _specific(e: Evidence, _t: Thresholds) -> Answer:
 
 
 def _necessary(e: Evidence, t: Thresholds) -> Answer:
-    if e.necessity is None or not e.necessity_controls:
+    if e.necessity is None or (e.p_removed is None and not e.necessity_controls):
         return None, UNMEASURED
     beats = all(e.necessity.value > control for control in e.necessity_controls.values())
+    likely = e.p_removed is not None and e.p_removed > t.p
     controls = ", ".join(f"{kind} {value:.2f}" for kind, value in e.necessity_controls.items())
-    return e.necessity.value >= t.necessity and beats, (
+    chance = (
+        "random ablations were not measured on the log-probability channel"
+        if e.p_removed is None
+        else f"against random ablations p = {e.p_removed:.3f} ({_each(e.p_ablated)}; the largest, "
+        f"Holm-adjusted, <= {t.p})"
+    )
+    return e.necessity.value >= t.necessity and beats and not likely, (
         f"ablating it from the finetuned model removes {e.necessity} of the effect "
-        f"(>= {t.necessity}); controls: {controls}"
+        f"(>= {t.necessity}); {chance}; the most that each control kind removes: "
+        f"{controls or 'not measured'}"
     )
 
 
@@ -252,3 +269,7 @@ def _projects(e: Evidence, t: Thresholds) -> Answer:
         f"keeps {e.retention} of its effect on trained categories in the filtered ones "
         f"(>= {t.retention})"
     )
+
+
+def _each(p_values: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {p:.4f}" for kind, p in p_values.items())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from persona_probe.personas.safety_suite import SafetyPrompt
     from persona_probe.study.sufficiency import Behaviour
 
 N = 240
@@ -70,17 +71,44 @@ def test_equivalence_is_shown_for_a_copy_and_not_for_half_of_the_effect() -> Non
     assert not reproduction(half, after, before, FAMILIES, 0.2, **OPTIONS).equivalent
 
 
-def test_retention_compares_tiers_and_sees_a_steering_that_stops_at_the_trained_one() -> None:
-    from persona_probe.study.projectability import retention, steered_retention
+def prompts() -> "list[SafetyPrompt]":
+    """The rows of `behaviour`: harmful ones first, trained and filtered categories in turn."""
+    from persona_probe.personas.safety_suite import SafetyPrompt
 
-    near = HARMFUL & (np.arange(N) % 2 == 0)
-    far = HARMFUL & (np.arange(N) % 2 == 1)
+    return [
+        SafetyPrompt(
+            id=str(i),
+            kind="harmful" if HARMFUL[i] else "benign",
+            category=("theft", "fraud")[i % 2],
+            tier=("T0", "T2")[i % 2],
+            family=FAMILIES[i],
+            text="",
+        )
+        for i in range(N)
+    ]
+
+
+def test_retention_compares_tiers_and_sees_a_steering_that_stops_at_the_trained_one() -> None:
+    from persona_probe.study.projectability import Tiers
+
+    tiers = Tiers(prompts(), OPTIONS)
     before, after = behaviour(0.0, 0.0), behaviour(1.0, 0.0)
     local = after.copy()
-    local[far, 0] = 0.0
-    arguments = (near, far, FAMILIES)
-    assert retention(after, before, *arguments, **OPTIONS).value == pytest.approx(1)
-    assert retention(local, before, *arguments, **OPTIONS).value == pytest.approx(0)
-    everywhere = steered_retention(after, after, before, *arguments, **OPTIONS)
-    near_only = steered_retention(local, after, before, *arguments, **OPTIONS)
+    local[HARMFUL & (np.arange(N) % 2 == 1), 0] = 0.0
+    assert tiers.present == ("T0", "T2")
+    assert tiers.retention("T2", after, before).value == pytest.approx(1)
+    assert tiers.retention("T2", local, before).value == pytest.approx(0)
+    assert tiers.relative("T2", local, after, before).value == pytest.approx(0)
+    everywhere = tiers.steered_retention("T2", after, after, before)
+    near_only = tiers.steered_retention("T2", local, after, before)
     assert (everywhere.value, near_only.value) == pytest.approx((1, 0))
+
+
+def test_a_tier_that_only_refuses_more_gains_nothing() -> None:
+    from persona_probe.study.projectability import Tiers
+
+    tiers = Tiers(prompts(), OPTIONS)
+    before, blunt = behaviour(0.0, 0.0), behaviour(1.0, 1.0)
+    for tier in tiers.present:
+        assert tiers.gain(tier, blunt, before).value == pytest.approx(0)
+    assert not tiers.retention("T2", blunt, before).defined

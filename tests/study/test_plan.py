@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from persona_probe.errors import RequestError
-from persona_probe.study.plan import name_models, plan_study
+from persona_probe.study.planning import name_models, plan_study
 
 PERSONAS = ("deontology", "virtue")
 
@@ -23,7 +23,7 @@ def test_adapters_are_recognised_by_name_with_their_seeds(tmp_path: Path) -> Non
     study = plan_study(model, "organism", PERSONAS)
     assert study.helpful_only == "helpful-only"
     assert study.personas == ("virtue",)
-    assert study.narrow("virtue") == ("narrow-virtue-0", "narrow-virtue-1")
+    assert study.seeds("virtue") == ("narrow-virtue-0", "narrow-virtue-1")
     assert study.finetuned["virtue"]["broad"] == ("broad-virtue-0",)
     assert study.controls == {"placebo": ("placebo-0",), "refusal-only": ("refusal-only-0",)}
 
@@ -38,13 +38,15 @@ def test_named_finetunes_of_one_persona_are_its_seeds() -> None:
         "m", "p", PERSONAS, None, ["virtue=a", "deontology=b", "virtue=c"], ["placebo=d"]
     )
     assert study.personas == PERSONAS
-    assert study.narrow("virtue") == ("a", "c")
+    assert study.seeds("virtue") == ("a", "c")
     assert study.controls == {"placebo": ("d",)}
 
 
 @pytest.mark.parametrize("entry", ["virtue", "virtue=", "stoicism=a"])
 def test_a_malformed_entry_says_how_to_write_it(entry: str) -> None:
-    with pytest.raises(RequestError, match="write PERSONA=ADAPTER with one of deontology, virtue"):
+    with pytest.raises(
+        RequestError, match=r"write PERSONA=FINETUNE .* with one of deontology, virtue"
+    ):
         name_models("m", "p", PERSONAS, None, [entry])
 
 

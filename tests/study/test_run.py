@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,11 @@ from persona_probe.errors import RequestError
 from persona_probe.files import read_json, read_jsonl
 from tests.small_study import small_study
 
-RESULTS = ("verdict.json", "effects.json", "arms.json", "profiles.json", "dose.json")
+RESULTS = (
+    "verdict.json", "effects.json", "arms.json", "profiles.json", "dose.json", "replies.jsonl",
+    "mediation.json", "tiers.json", "transfer.json", "rank_curve.json", "steerability.json",
+    "harm_ledger.json", "refusal.json",
+)  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -22,10 +28,10 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_every_stage_leaves_its_file_and_every_rung_an_answer(finished_run: Path) -> None:
-    from persona_probe.study.run import STAGES
+    from persona_probe.study.stage import STAGES
 
-    for _, last_file, _ in STAGES:
-        assert (finished_run / last_file).exists(), last_file
+    for stage in STAGES:
+        assert stage.done(finished_run), stage.name
     verdict = read_json(finished_run / "verdict.json")
     assert set(verdict["personas"]) == {"deontology", "virtue"}
     for ladder in verdict["personas"].values():
@@ -47,6 +53,8 @@ def test_selection_and_evaluation_never_share_a_prompt_family(
 
 
 def test_replies_cover_every_condition_with_the_same_prompts(finished_run: Path) -> None:
+    from persona_probe.study.trial import ON_BAND
+
     rows = [r for r in read_jsonl(finished_run / "replies.jsonl") if r["temperature"] == 0]
     prompts: dict[str, list[str]] = {}
     for row in rows:
@@ -55,7 +63,7 @@ def test_replies_cover_every_condition_with_the_same_prompts(finished_run: Path)
     whole = prompts["helpful_only"]
     assert len(set(whole)) == len(whole) > 10
     for arm, asked in prompts.items():
-        if kinds[arm] in ("random", "covariance", "shuffled", "ablated_random"):
+        if kinds[arm] in ON_BAND:
             assert set(asked) < set(whole)
         else:
             assert asked == whole
@@ -85,33 +93,149 @@ def test_another_plan_in_the_same_folder_is_refused(
         run_study(small_study(tiny_qwen_folder, small_pack), finished_run)
 
 
-def test_a_run_killed_at_any_stage_continues_to_the_same_numbers(
+SCRIPT = """
+import sys; from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+from tests.small_study import small_study
+from persona_probe.study.run import run_study
+run_study(small_study(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]), 'cpu')
+"""
+
+
+def command_for(model: Path, pack: Path, folder: Path) -> list[str]:
+    """A small study in a process of its own."""
+    root = str(Path(__file__).parents[2])
+    return [sys.executable, "-c", SCRIPT, str(model), str(pack), str(folder), root]
+
+
+def killed_when(command: list[str], ripe: Callable[[], bool], seconds: float = 0.0) -> None:
+    """Start it, and kill -9 it as soon as `ripe`, or that much later."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 250
+    while not ripe() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_killed_twice_continues_to_the_same_numbers(
     finished_run: Path, tiny_llama_folder: Path, small_pack: Path, tmp_path: Path
 ) -> None:
-    """Kill -9 as soon as a file of a middle stage appears, twice, then let it finish."""
+    """Once between two stages, once between two pieces of one."""
+    from persona_probe.study.status import status_of
+
     folder = tmp_path / "killed"
-    script = (
-        "import sys; from pathlib import Path\n"
-        "sys.path.insert(0, sys.argv[4])\n"
-        "from tests.small_study import small_study\n"
-        "from persona_probe.study.run import run_study\n"
-        "run_study(small_study(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]), 'cpu')\n"
-    )
-    root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", script]
-    command += [str(tiny_llama_folder), str(small_pack), str(folder), root]
-    for landmark in ("directions/README.md", "replies.shared.part.jsonl"):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not (folder / landmark).exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    command = command_for(tiny_llama_folder, small_pack, folder)
+    for landmark in ("directions/README.md", ".pieces/reply/shared.json"):
+        killed_when(command, (folder / landmark).exists)
         assert not (folder / "verdict.json").exists(), "killed too late to test anything"
+    status = status_of(folder)
+    states = {stage.name: stage.state for stage in status.stages}
+    assert not status.running
+    assert (states["select"], states["reply"], states["judge"]) == ("done", "interrupted", "left")
+    assert "study resume" in status.in_words
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert contents(folder) == contents(finished_run)
     assert not list(folder.rglob("*.part*"))
+    assert not (folder / ".pieces").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_run_killed_in_every_stage_continues_to_the_same_numbers(
+    finished_run: Path, tiny_llama_folder: Path, small_pack: Path, tmp_path: Path
+) -> None:
+    from persona_probe.study.stage import NAMES, read_log
+
+    folder = tmp_path / "killed"
+    command = command_for(tiny_llama_folder, small_pack, folder)
+    for number, name in enumerate(NAMES):
+
+        def under_way(name: str = name) -> bool:
+            return name in read_log(folder)
+
+        killed_when(command, under_way, seconds=0.02 * (number % 4))
+        assert (folder / "stages.json").exists()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert contents(folder) == contents(finished_run)
+    for path in finished_run.rglob("*.json*"):
+        relative = path.relative_to(finished_run)
+        if relative.name not in ("stages.json", ".resume.json"):
+            assert (folder / relative).read_bytes() == path.read_bytes(), relative
+
+
+def test_a_folder_that_is_at_work_is_left_alone(
+    finished_run: Path, tiny_llama_folder: Path, small_pack: Path
+) -> None:
+    from persona_probe.study.run import run_study
+    from persona_probe.study.stage import alone
+    from persona_probe.study.status import status_of
+
+    with alone(finished_run):
+        assert status_of(finished_run).running
+        with pytest.raises(RequestError, match=r"another process \(\d+\) is running the study"):
+            run_study(small_study(tiny_llama_folder, small_pack), finished_run, device="cpu")
+    assert not status_of(finished_run).running
+
+
+def test_one_stage_is_done_again_alone_and_gives_the_same(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    from persona_probe.study.request import planned_in
+    from persona_probe.study.run import run_study
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    (copy / "guards.json").write_text("{}")
+    study = planned_in(copy)
+    run_study(study, copy, "cpu", only="guard")
+    assert (copy / "guards.json").read_text() == (finished_run / "guards.json").read_text()
+    (copy / "refusal.json").unlink()
+    with pytest.raises(RequestError, match=r"--only judge: the stage 'refusal' before it is not"):
+        run_study(study, copy, "cpu", only="judge")
+    with pytest.raises(RequestError, match="one stage alone, or where to start"):
+        run_study(study, copy, "cpu", only="judge", start="reply")
+
+
+def test_a_judge_that_read_nothing_costs_numbers_and_never_the_run(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """What a dead endpoint leaves behind: every reply unscored, with its reason."""
+    from persona_probe.study.request import planned_in
+    from persona_probe.study.run import run_study
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    rows = read_jsonl(copy / "replies.jsonl")
+    dead = [row | {"outcome": "unscored", "reason": "the endpoint is gone"} for row in rows]
+    (copy / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dead))
+    study = planned_in(copy)
+    run_study(study, copy, "cpu", only="guard")
+    verdict = run_study(study, copy, "cpu", only="judge")
+    for ladder in verdict["personas"].values():
+        passed = {rung["rung"]: rung["passed"] for rung in ladder["rungs"]}
+        assert not any(passed[rung] for rung in ("L2", "L3", "L4", "L6", "L7"))
+    assert any("could not read" in flag for flag in verdict["flags"])
+    arms = read_json(copy / "arms.json")
+    assert all(arm["safe"]["value"] is None and arm["unscored"] == arm["n"] for arm in arms)
+
+
+def test_thresholds_that_move_after_evaluation_began_are_found_out(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    from persona_probe.errors import PersonaProbeError
+    from persona_probe.study.request import planned_in
+    from persona_probe.study.run import run_study
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    plan = read_json(copy / "study.json")
+    plan["thresholds"]["effect"] = 0.1
+    (copy / "study.json").write_text(json.dumps(plan))
+    with pytest.raises(PersonaProbeError, match="thresholds is not what was frozen"):
+        run_study(planned_in(copy), copy, "cpu", only="judge")
 
 
 def test_the_steering_vector_file_gives_the_steered_replies_with_plain_pytorch(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from persona_probe.statistics import Equivalence, Estimate
-from persona_probe.study.plan import Thresholds
+from persona_probe.study.budget import Thresholds
 from persona_probe.study.verdict import RUNGS, Evidence, judge
 
 
@@ -21,7 +21,8 @@ PERFECT = Evidence(
     surface_gain=0.4,
     split_half=0.95,
     cone=0.9,
-    p_fast={"random": 0.01, "covariance": 0.02},
+    p_fast={"random": 0.0025, "covariance": 0.0025},
+    p_added=0.04,
     effect=estimate(0.95),
     effect_j=estimate(0.95),
     bands={"random": 0.1, "covariance": 0.3, "shuffled": 0.5},
@@ -34,6 +35,8 @@ PERFECT = Evidence(
     refusal_only=estimate(0.5),
     necessity=estimate(0.9),
     necessity_controls={"ablated_random": 0.1, "ablated_wrong": 0.4},
+    p_ablated={"ablated_random": 0.0025},
+    p_removed=0.04,
     retention=estimate(0.95),
 )
 
@@ -64,8 +67,9 @@ def test_no_evidence_is_not_measured_and_reaches_nothing() -> None:
         ("L0", {"surface_gain": 0.0}),
         ("L1", {"split_half": 0.7}),
         ("L1", {"cone": 0.6}),
-        ("L2", {"p_fast": {"random": 0.01, "covariance": 0.06}}),
+        ("L2", {"p_added": 0.06}),
         ("L2", {"bands": {"random": 0.1, "shuffled": 0.97}}),
+        ("L2", {"effect": Estimate.undefined("the denominator does not exclude 0", 90)}),
         ("L3", {"effect_j": estimate(0.45)}),
         ("L3", {"effect_j": estimate(0.6, half=0.35)}),
         ("L3", {"guard_reasons": ("12% of replies degenerate (<= 5%)",)}),
@@ -76,6 +80,7 @@ def test_no_evidence_is_not_measured_and_reaches_nothing() -> None:
         ("L5", {"refusal_only": estimate(0.0)}),
         ("L6", {"necessity": estimate(0.4)}),
         ("L6", {"necessity_controls": {"ablated_random": 0.95}}),
+        ("L6", {"p_removed": 0.06}),
         ("L7", {"retention": estimate(0.5)}),
         ("L3", {"effect_j": Estimate.undefined("the denominator does not exclude 0")}),
         ("L6", {"necessity": Estimate.undefined("the denominator does not exclude 0")}),

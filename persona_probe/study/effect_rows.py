@@ -1,0 +1,175 @@
+"""The tidy table of effects: persona, scope, condition, metric, value with interval."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from persona_probe.evaluation.rates import degenerate_value
+from persona_probe.statistics import Estimate, json_number
+from persona_probe.study.fractions import (
+    fast_share,
+    removed_from,
+    reproduced_on_band,
+)
+from persona_probe.study.portrait import Portrait
+from persona_probe.study.record import Record
+from persona_probe.study.sufficiency import (
+    composite,
+    effect_by_category,
+    effect_reproduced,
+    gain,
+    scaled,
+)
+from persona_probe.study.verdict import Evidence
+
+Row = dict[str, Any]
+Rows = list[Row]
+Found = Iterable[tuple[str, str, Estimate | None]]
+
+# Kinds of condition whose place between H and F is worked out on all prompts.
+WHOLE = (
+    "finetuned", "broad", "steered_shared", "steered_specific", "system_prompt", "placebo",
+    "refusal_only", "shuffled_constitutions", "style_only",
+)  # fmt: skip
+PART = ("wrong", "sign_flip", "orthogonalised", "zero")
+REMOVED = (
+    "ablated_wrong", "ablated_random", "ablated_covariance", "ablated_rank", "ablated_rank_random",
+)  # fmt: skip
+
+
+def effect_row(record: Record, arm: str, metric: str, value: Estimate | None, **more: Any) -> Row:
+    """One row; an undefined value is null, and says why."""
+    return {
+        "persona": record.persona,
+        "scope": record.scope,
+        "arm": arm,
+        "metric": metric,
+        "value": None if value is None or not value.defined else value.to_json(),
+        "why_undefined": None if value is None else value.reason,
+        **more,
+    }
+
+
+def rows_of(
+    record: Record,
+    evidence: Evidence,
+    portrait: Portrait,
+    bands: Mapping[str, Mapping[str, float]],
+) -> Rows:
+    """Every effect of one persona in one scope."""
+    found = [
+        *_sufficiency(record, evidence),
+        *_necessity(record, evidence),
+        *_profiles(portrait),
+        *((name, "ER_refusal_probability", fast_share(record, name)) for name in record.refusal),
+    ]
+    rows = [effect_row(record, *each) for each in found]
+    rows += [
+        effect_row(record, record.one("steered"), "ER in category", value, category=category)
+        for category, value in _by_category(record).items()
+    ]
+    rows += [
+        effect_row(record, name, "signature r", match.pearson, p=json_number(match.p))
+        for name, match in portrait.matches.items()
+    ]
+    rows += [
+        effect_row(record, name, "ER", Estimate(er, np.nan, np.nan, len(record.judged[name]), 0))
+        for several in bands.values()
+        for name, er in several.items()
+    ]
+    steered = record.one("steered")
+    for kind, several in bands.items():
+        if several and evidence.effect is not None and evidence.effect.defined:
+            lead = evidence.effect.value - float(np.mean(list(several.values())))
+            value = Estimate(lead, np.nan, np.nan, len(several), 0)
+            rows.append(effect_row(record, steered, f"ER - mean ER({kind})", value))
+    return rows
+
+
+def _sufficiency(record: Record, evidence: Evidence) -> Found:
+    steered, families, options = record.one("steered"), record.families, record.options
+    own, finetuned, before = record.behaviour([steered]), record.finetuned(), record.before()
+    yield steered, "ER", evidence.effect
+    yield steered, "ER_J", evidence.effect_j
+    if evidence.equivalence is not None:
+        yield steered, "Y(F) - Y(S)", evidence.equivalence.difference
+    yield steered, "pi_steer", evidence.retention
+    moved = gain(own, before, families, **options)
+    yield steered, "Y - Y(H)", moved
+    cost = record.guards[steered].get("per_token_kl")
+    if cost:
+        yield steered, "Y - Y(H) per nat", scaled(moved, 1 / cost)
+    for prompt in record.named("system_prompt"):
+        said = record.behaviour([prompt.name])
+        yield (
+            steered,
+            "ER against system prompt",
+            effect_reproduced(own, said, before, families, **options),
+        )
+    names = [c.name for kind in WHOLE for c in record.named(kind) if c.name in record.judged]
+    for name in names:
+        there = record.behaviour([name])
+        yield name, "ER", effect_reproduced(there, finetuned, before, families, **options)
+        yield (
+            name,
+            "ER_J",
+            effect_reproduced(there, finetuned, before, families, net=True, **options),
+        )
+        yield name, "Y - Y(H)", gain(there, before, families, **options)
+    for name in (record.one("helpful_only"), steered, *names):
+        broken = [degenerate_value(judgement) for judgement in record.judged[name]]
+        yield name, "S8", composite(record.behaviour([name]), np.array(broken), families, **options)
+    for kind in PART:
+        for condition in record.named(kind):
+            yield condition.name, "ER", reproduced_on_band(record, condition.name)
+
+
+def _necessity(record: Record, evidence: Evidence) -> Found:
+    if not record.ablated:
+        return
+    yield record.ablated[0].name, "NEC", evidence.necessity
+    own = {condition.seed: condition.name for condition in record.finetunes}
+    for condition in record.ablated:
+        value = removed_from(record, condition.name, own[condition.seed])
+        yield condition.name, "NEC (this seed)", value
+    if not record.headline:
+        return
+    for kind in REMOVED:
+        for condition in record.named(kind):
+            value = removed_from(record, condition.name, record.finetunes[0].name)
+            yield condition.name, "NEC", value
+    for condition in record.named("ablated_before"):
+        yield condition.name, "ER", reproduced_on_band(record, condition.name)
+
+
+def _profiles(portrait: Portrait) -> Found:
+    for metric, values in (
+        ("PR", portrait.recovered),
+        ("profile_moved", portrait.moved),
+        ("sign agreement", portrait.signs),
+        ("channel agreement", portrait.channels),
+    ):
+        for name, value in values.items():
+            yield name, metric, value
+    for name, match in portrait.matches.items():
+        yield name, "signature rho", match.spearman
+    for name, identification in portrait.identification.items():
+        yield name, "margin", identification.margin
+    for name, identification in portrait.apart.items():
+        yield name, "margin apart from T0", identification.margin
+
+
+def _by_category(record: Record) -> dict[str, Estimate]:
+    """ER of the steered model in every category, trained ones included."""
+    harmful = [i for i, prompt in enumerate(record.prompts) if prompt.kind == "harmful"]
+    steered = record.behaviour([record.one("steered")], trained=True)
+    finetuned, before = record.finetuned(trained=True), record.before(trained=True)
+    return effect_by_category(
+        steered[harmful],
+        finetuned[harmful],
+        before[harmful],
+        [record.families[i] for i in harmful],
+        [record.prompts[i].category for i in harmful],
+        **record.options,
+    )

@@ -1,0 +1,56 @@
+"""Where single conditions stand between the model before finetuning (0) and after it (1)."""
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.statistics import Estimate, ratio_interval
+from persona_probe.study.record import Record
+
+BANDS = ("random", "covariance", "shuffled", "kl_matched")  # every control kind of L2
+
+
+def band_effects(record: Record, kind: str) -> dict[str, float]:
+    """ER of each condition of a kind, on the prompts that it met.
+
+    A direction none of whose replies could be scored has no effect to speak of and is left out;
+    its replies are counted as unscored in the table of arms.
+    """
+    found = {}
+    finetuned, before = record.finetuned()[:, 0], record.before()[:, 0]
+    for condition in record.named(kind):
+        safe = record.behaviour([condition.name])[:, 0]
+        scored = np.isfinite(safe) & np.isfinite(finetuned) & np.isfinite(before)
+        if not scored.any():
+            continue
+        whole = finetuned[scored].mean() - before[scored].mean()
+        if whole:
+            found[condition.name] = float((safe[scored].mean() - before[scored].mean()) / whole)
+    return found
+
+
+def fast_share(record: Record, name: str) -> Estimate:
+    """Share of the finetune's gain in refusal probability that a condition reaches."""
+    finetuned = np.mean([record.refusal[c.name] for c in record.finetunes], axis=0)
+    before = record.refusal[record.one("helpful_only")]
+    return ratio_interval(
+        record.refusal[name] - before,
+        finetuned - before,
+        record.fast_families,
+        **record.options,
+    )
+
+
+def reproduced_on_band(record: Record, name: str) -> Estimate:
+    """ER of a condition on the harmful prompts that it met, all of them or a part."""
+    safe, finetuned, before = _safe(record, name), record.finetuned()[:, 0], record.before()[:, 0]
+    return ratio_interval(safe - before, finetuned - before, record.families, **record.options)
+
+
+def removed_from(record: Record, name: str, finetune: str) -> Estimate:
+    """NEC of one ablation of one finetune, on the harmful prompts that it met."""
+    ablated, whole, before = _safe(record, name), _safe(record, finetune), record.before()[:, 0]
+    return ratio_interval(whole - ablated, whole - before, record.families, **record.options)
+
+
+def _safe(record: Record, name: str) -> Float[np.ndarray, " prompt"]:
+    return record.behaviour([name])[:, 0]

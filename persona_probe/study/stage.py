@@ -1,0 +1,147 @@
+"""The stages of a study by name: what each leaves behind, and how far a run has come.
+
+A stage reads the files of the stages before it, writes its own last and whole, and is done when
+they are there. `stages.json` in the run folder says when each ran and what it took.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from persona_probe.errors import RequestError
+from persona_probe.files import read_json, write_json
+
+LOG = "stages.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a study.
+
+    Attributes:
+        name: as the command line knows it.
+        title: what it does.
+        files: what it writes, relative to the run folder, the last one last.
+    """
+
+    name: str
+    title: str
+    files: tuple[str, ...]
+
+    def done(self, folder: Path) -> bool:
+        """Whether everything that it writes is there."""
+        return all((folder / name).exists() for name in self.files)
+
+    def undo(self, folder: Path) -> None:
+        """Take away what it wrote, so that it runs again; the rest of the folder stays."""
+        for name in reversed(self.files):
+            (folder / name).unlink(missing_ok=True)
+
+
+STAGES = (
+    Stage("extract", "read activations before and after finetuning", ("activations/.complete",)),
+    Stage("find", "find directions", ("directions/README.md",)),
+    Stage("validate", "validate them on held-out families", ("validation.json",)),
+    Stage("compare", "compare before with after", ("comparison.json",)),
+    Stage("select", "select site and strength", ("selection.json",)),
+    Stage("landscape", "place every model in activation space", ("landscape.json",)),
+    Stage("reply", "generate and judge replies", ("replies.jsonl",)),
+    Stage("agree", "compare two judges", ("agreement.json",)),
+    Stage("tokens", "project a few replies token by token", ("tokens.jsonl",)),
+    Stage("guard", "measure what steering costs", ("guards.json",)),
+    Stage("refusal", "measure refusal probabilities, against chance", ("refusal.json",)),
+    Stage("dose", "measure dose and response", ("dose.json", "responses.json")),
+    Stage("mediate", "exchange components on fixed text", ("exchanges.json",)),
+    Stage("profile", "measure persona profiles", ("profile_scores.json",)),
+    Stage(
+        "judge",
+        "judge the evidence",
+        (
+            "arms.json", "effects.json", "profiles.json", "steerability.json", "mediation.json",
+            "tiers.json", "transfer.json", "rank_curve.json", "harm_ledger.json", "verdict.json",
+        ),
+    ),
+)  # fmt: skip
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of this name.
+
+    Raises:
+        RequestError: there is none; the message lists them.
+    """
+    if name not in NAMES:
+        raise RequestError(f"no stage {name!r}; the stages are {', '.join(NAMES)}")
+    return STAGES[NAMES.index(name)]
+
+
+@contextmanager
+def logged(stage: Stage, folder: Path) -> Iterator[None]:
+    """Write down that the stage runs, and, when it is done, what it took."""
+    log = read_log(folder)
+    started = {"state": "running", "started": time.time(), "process": os.getpid()}
+    write_json(folder / LOG, log | {stage.name: started})
+    wall, cpu = time.monotonic(), time.process_time()
+    yield
+    took = {
+        "state": "done",
+        "started": started["started"],
+        "seconds": round(time.monotonic() - wall, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+    }
+    write_json(folder / LOG, log | {stage.name: took})
+
+
+def read_log(folder: Path) -> dict[str, Any]:
+    """What `logged` wrote; nothing in a folder without a log."""
+    path = folder / LOG
+    log: dict[str, Any] = read_json(path) if path.exists() else {}
+    return log
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run folder; two processes that write to one run would mix their numbers.
+
+    The lock is the operating system's and goes with the process, however that ends.
+
+    Raises:
+        RequestError: another process holds it.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise RequestError(
+                f"another process ({handle.read().strip() or 'unknown'}) is running the study in "
+                f"{folder}; wait for it (`persona-probe study status {folder}`), or choose another "
+                "--out"
+            ) from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def is_running(folder: Path) -> bool:
+    """Whether some process holds the run folder."""
+    import fcntl
+
+    if not (folder / ".lock").exists():
+        return False
+    with (folder / ".lock").open() as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
