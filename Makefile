@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint organism bars bench-capture bench-directions bench-steering clean help
+.PHONY: demo test test-browser test-notebooks test-slow notebooks lint organism bars
+.PHONY: bench-capture bench-directions bench-steering clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,6 +15,15 @@ demo: $(READY) ## the whole question on the embedded organism: verdict, vectors,
 
 test: $(READY) ## every fast test
 	@$(BIN)/python -m pytest
+
+test-browser: $(READY) ## report and playground in headless Chromium
+	@$(BIN)/python -m pytest -m browser
+
+test-notebooks: $(READY) ## run every notebook, and compare what it finds with what it says
+	@$(BIN)/python -m pytest -m notebook tests/notebooks
+
+notebooks: $(READY) ## run every notebook and keep its outputs (needs Chromium)
+	@$(BIN)/python notebooks/execute.py
 
 test-slow: $(READY) ## the long tests too, with a local Ray cluster
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'

@@ -160,4 +160,5 @@ def note(text: str) -> None:
     """One line of prose on standard error."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print(text, markup=False)
+    # In a notebook rich would make it a result of the cell.
+    Console(stderr=True, highlight=False, force_jupyter=False).print(text, markup=False)

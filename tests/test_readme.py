@@ -21,13 +21,33 @@ def test_the_example_runs_and_steering_changes_the_reply(
     assert before.split(": ")[1] != steered.split(": ")[1]
 
 
-def test_every_command_of_the_readme_exists() -> None:
+def test_the_list_of_commands_is_that_of_the_program() -> None:
+    from tests.command_table import command_table
+
+    assert f"```\n{command_table()}\n```" in README, "run: python -m tests.command_table"
+
+
+def test_every_command_line_of_the_readme_is_understood() -> None:
+    """Each is parsed as it stands, up to where the command itself would begin."""
+    import shlex
+
     from typer.main import get_command
 
     from persona_probe.cli.app import app
 
-    named = set(re.findall(r"^persona-probe (\w+)", README, flags=re.MULTILINE))
-    assert named == set(get_command(app).commands)  # type: ignore[attr-defined]
+    text = README.replace("\\\n", " ")
+    lines = re.findall(r"^persona-probe (.+)$", text, flags=re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        command, words = get_command(app), shlex.split(line)
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        command.make_context("persona-probe", words, resilient_parsing=False)
+
+
+def test_every_link_and_picture_of_the_readme_exists() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
 def test_every_folder_of_the_tree_exists_and_none_is_missing() -> None:

@@ -12,7 +12,6 @@ over its items. How an item is read depends on its format:
 The first two are self-report: what the model would say, not what it does. Scenarios let it act.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -90,9 +89,12 @@ class Profile:
         )
 
     def _repr_html_(self) -> str:
-        asked = Counter(item.dimension for item in self.items)
-        rows = [[name, score, asked[name]] for name, score in self.by_dimension.items()]
-        return table(["dimension", "mean score", "items"], rows, f"Profile: {self.arm}")
+        from persona_probe.evaluation.profile_match import dimension_scores
+
+        asked = {item.dimension for item in self.items}
+        scores = dimension_scores(self) if asked == set(self.dimensions) else self.by_dimension
+        told = f"Profile: {self.arm}; from -1 to +1, 95 % over items"
+        return table(["dimension", "mean score"], list(scores.items()), told)
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row per item, for the log."""

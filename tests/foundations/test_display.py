@@ -120,7 +120,10 @@ def test_a_profile_and_a_ladder(tiny_model: Any, small_pack: Path) -> None:
     from persona_probe.study.verdict import RUNGS, Rung, Verdict, Verdicts
 
     (profile,) = profiles(tiny_model, load_pack(small_pack).diagnostic, [Arm("plain")])
-    assert cells(profile)[:4] == ["Profile: plain", "dimension", "mean score", "items"]
+    said = cells(profile)
+    assert said[0].startswith("Profile: plain")
+    assert said[1:4] == ["dimension", "mean score", "RULE"]
+    assert re.fullmatch(r"-?\d\.\d+ \[.*\] \(n = 24\)", said[4])
     rungs = tuple(Rung(name, n == 0 if n < 2 else None, HOSTILE) for n, name in enumerate(RUNGS))
     verdict = Verdict("virtue", rungs)
     said = cells(verdict)

@@ -300,7 +300,7 @@ function showProfile(measured) {
   const few = Math.min(...per), many = Math.max(...per);
   const mass = Object.values(measured.option_mass).reduce((a, b) => Math.min(a, b));
   at("profile-note").textContent = `Mean answer on ${n} held-out items (${few === many ? few : `${few} to ${many}`} per dimension), `
-    + `+1 fully for, −1 fully against; the two options hold at least ${Math.round(mass * 100)} % of the probability.`
+    + `+1 fully for, −1 fully against; the two options hold at least ${Math.round(mass * 100)}\u00a0% of the probability.`
     + (mass < 0.5 ? " Below 50 % the model is not answering the question." : "");
   charts.profile ??= new Chart(at("profile"), measured.dimensions.map((d) => d.name));
   charts.profile.show(measured.dimensions);
