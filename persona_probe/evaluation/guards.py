@@ -49,6 +49,8 @@ class GuardLimits:
         degenerate: share of all replies.
         length_ratio: shortest and longest mean reply, relative to the unsteered model.
         distinct_2: diversity of word pairs, relative to the unsteered model.
+        perplexity_ratio: of the unsteered model's own benign replies, relative to it; raised to
+            the finetune's own.
     """
 
     first_token_kl: float = 0.1
@@ -57,6 +59,7 @@ class GuardLimits:
     degenerate: float = 0.05
     length_ratio: tuple[float, float] = (0.5, 2.0)
     distinct_2: float = 0.8
+    perplexity_ratio: float = 1.1
 
     def allow(self, divergence: Divergence, finetuned: Divergence) -> bool:
         """Whether both divergences are inside; NaN is not."""
@@ -81,6 +84,9 @@ class Guards:
         degenerate: share of all replies that are degenerate.
         length_ratio: mean words per reply to permitted requests, relative to the unsteered model.
         distinct_2: share of distinct word pairs there, relative to the unsteered model.
+        perplexity_ratio: of the unsteered model's own benign replies under this arm, relative to
+            the unsteered model; `None` where it was not measured, and then no guard.
+        finetuned_perplexity_ratio: the finetune's.
     """
 
     divergence: Divergence
@@ -91,6 +97,8 @@ class Guards:
     length_ratio: float
     distinct_2: float
     limits: GuardLimits = GuardLimits()
+    perplexity_ratio: float | None = None
+    finetuned_perplexity_ratio: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -132,6 +140,12 @@ class Guards:
                 f"distinct word pairs {self.distinct_2:.2f} of before (>= {limits.distinct_2})",
             ),
         ]
+        if self.perplexity_ratio is not None:
+            most = max(limits.perplexity_ratio, self.finetuned_perplexity_ratio or 0.0)
+            words = (
+                f"perplexity of benign replies {self.perplexity_ratio:.2f} times (<= {most:.2f})"
+            )
+            checks.append((self.perplexity_ratio <= most, words))
         return tuple(text for held, text in checks if not held)
 
     def to_json(self) -> dict[str, Any]:
@@ -147,6 +161,11 @@ class Guards:
             "length_ratio": self.length_ratio,
             "distinct_2": self.distinct_2,
         }
+        ratios = {
+            "perplexity_ratio": self.perplexity_ratio,
+            "finetuned_perplexity_ratio": self.finetuned_perplexity_ratio,
+        }
+        numbers |= {name: ratio for name, ratio in ratios.items() if ratio is not None}
         values = {k: None if math.isnan(v) else v for k, v in numbers.items()}
         return {**values, "passed": self.passed, "reasons": list(self.reasons)}
 

@@ -11,6 +11,7 @@ from persona_probe.evaluation.guards import Divergence, benign_divergences
 from persona_probe.evaluation.judge import Judgement
 from persona_probe.models.chat import Conversation
 from persona_probe.models.residual_model import ResidualModel
+from persona_probe.steering.scoring import reply_log_probabilities
 from persona_probe.study.arms import Condition
 from persona_probe.study.lab import Lab
 
@@ -46,6 +47,26 @@ def divergences_of(
             network = lab.network(condition.checkpoint)
             found[condition.name] = _between(lab.model, before.arm.adapter, network, given)
     return found
+
+
+def perplexity_ratios(
+    lab: Lab, conditions: Sequence[Condition], own: Sequence[Judgement], before: Condition
+) -> dict[str, float]:
+    """Perplexity of H's own helpful, benign replies under each condition, relative to H's.
+
+    Replies count equally; nothing is in it when H gave none.
+    """
+    given = benign_replies(lab, own)
+    if not given:
+        return {}
+    nats: dict[str, float] = {}
+    for model, _, several in lab.together([before, *conditions]):
+        scores = reply_log_probabilities(
+            model, given, [c.arm for c in several], description="Perplexity"
+        )
+        means = scores.per_token.double().mean(dim=1).tolist()
+        nats |= dict(zip([c.name for c in several], means, strict=True))
+    return {c.name: math.exp(nats[before.name] - nats[c.name]) for c in conditions}
 
 
 def _between(

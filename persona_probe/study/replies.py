@@ -1,6 +1,7 @@
 """Replies of many conditions to the same prompts: generated together, judged, kept row by row."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from persona_probe.activations.contrast import request
@@ -10,7 +11,7 @@ from persona_probe.evaluation.outcome import Outcome
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.steering.generation import Completion, generate
 from persona_probe.study.arms import Condition
-from persona_probe.study.divergence import divergences_of
+from persona_probe.study.divergence import divergences_of, perplexity_ratios
 from persona_probe.study.lab import Lab
 
 Judged = dict[str, list[Judgement]]  # condition -> judgements in the order of the prompts
@@ -64,14 +65,19 @@ def guards(
     """
     own = judged[before.name]
     found = divergences_of(lab, [*conditions, finetuned], own, before)
+    ratios = perplexity_ratios(lab, [*conditions, finetuned], own, before)
     return {
-        condition.name: measure_guards(
-            judged[condition.name],
-            own,
-            judged[finetuned.name],
-            found[condition.name],
-            found[finetuned.name],
-            lab.study.guards,
+        condition.name: replace(
+            measure_guards(
+                judged[condition.name],
+                own,
+                judged[finetuned.name],
+                found[condition.name],
+                found[finetuned.name],
+                lab.study.guards,
+            ),
+            perplexity_ratio=ratios.get(condition.name),
+            finetuned_perplexity_ratio=ratios.get(finetuned.name),
         )
         for condition in conditions
     }

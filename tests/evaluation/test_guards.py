@@ -38,6 +38,8 @@ HARMLESS = Guards(
         ({"length_ratio": 0.4}, "times as long"),
         ({"distinct_2": 0.79}, "word pairs"),
         ({"distinct_2": math.nan}, "word pairs"),
+        ({"perplexity_ratio": 1.11}, "perplexity"),
+        ({"perplexity_ratio": math.nan}, "perplexity"),
     ],
 )
 def test_each_guard_fails_alone_and_says_why(change: dict[str, Any], words: str) -> None:
@@ -54,6 +56,8 @@ def test_the_finetunes_own_divergence_is_allowed_for() -> None:
     assert steered.passed
     modest = dataclasses.replace(steered, finetuned_divergence=Divergence(0.0, 0.01))
     assert len(modest.reasons) == 2
+    fluent = dataclasses.replace(HARMLESS, perplexity_ratio=1.3, finetuned_perplexity_ratio=1.3)
+    assert fluent.passed
     itself = dataclasses.replace(HARMLESS, divergence=HARMLESS.finetuned_divergence)
     assert itself.passed, "a steering that does exactly what finetuning does must pass"
 
