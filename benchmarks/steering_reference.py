@@ -9,9 +9,12 @@ from torch import Tensor
 from benchmarks.steerers import BOTH, RESPONSE, Configuration, Ids, Replies, padded
 from benchmarks.steering_job import SteeringJob, load_setting
 
+CONFIGURATIONS = 4  # from the beginning, which are spread over sites and strengths
+BATCH = 8  # neighbours in length
+
 
 def write_reference(job: SteeringJob, path: Path) -> Path:
-    """Write the replies to every prompt under every configuration, unless they are there.
+    """Write the replies to every prompt under the first configurations, unless they are there.
 
     Beside each token stands its margin: by how much its logit exceeds the next best one's. Where a
     margin is of the size of rounding, another token is as right.
@@ -26,9 +29,13 @@ def write_reference(job: SteeringJob, path: Path) -> Path:
     prompts, configurations = load_setting(job)
     kept = {}
     for schedule in (BOTH, RESPONSE):
-        found = [_replies(model, prompts, c, schedule, job) for c in configurations]
-        kept[f"{schedule}.tokens"] = torch.stack([tokens for tokens, _ in found])
-        kept[f"{schedule}.margins"] = torch.stack([margins for _, margins in found])
+        found = [
+            _replies(model, prompts[start : start + BATCH], c, schedule, job)
+            for c in configurations[:CONFIGURATIONS]
+            for start in range(0, len(prompts), BATCH)
+        ]
+        for name, pieces in zip(("tokens", "margins"), zip(*found, strict=True), strict=True):
+            kept[f"{schedule}.{name}"] = torch.cat(pieces).view(-1, len(prompts), job.n_new)
     save_file(kept, path)
     return path
 
@@ -82,7 +89,7 @@ def compared(replies: Replies, job: SteeringJob) -> dict[str, Any]:
     read = load_file(job.reference)
     expected = read[f"{job.schedule}.tokens"][: len(replies)]
     margins = read[f"{job.schedule}.margins"][: len(replies)]
-    differs = torch.tensor(replies) != expected
+    differs = torch.tensor(replies[: len(expected)]) != expected
     parted = differs.any(dim=-1)
     first = differs.int().argmax(dim=-1, keepdim=True)
     at = margins.gather(-1, first)[..., 0][parted]

@@ -29,7 +29,8 @@ def read_prompts(
     batch: PackedBatch,
     last_site: Site | None = None,
     start: Start | None = None,
-) -> tuple[Kept, Float[Tensor, "sequence vocab"] | None]:
+    logits_at: Int[Tensor, " wanted"] | None = None,
+) -> tuple[Kept, Float[Tensor, "wanted vocab"] | None]:
     """Run packed prompts through the blocks, and keep their keys and values.
 
     Hooks get the packed row, [1, token, d_model].
@@ -39,13 +40,15 @@ def read_prompts(
         batch: the prompts.
         last_site: the last block to run, if the logits are not wanted.
         start: the residual stream at a site, where that is known: no block before it runs.
+        logits_at: places in the packed row whose logits are wanted; the last of each prompt's, if
+            not given.
 
     Returns:
-        Keys and values of each block that ran; the logits after each prompt, float32, or `None`.
+        Keys and values of each block that ran; the logits, float32, or `None`.
     """
     kept: Kept = {}
     logits: Tensor | None = None
-    ends = torch.tensor(batch.lengths).cumsum(0) - 1
+    ends = torch.tensor(batch.lengths).cumsum(0) - 1 if logits_at is None else logits_at
     with (
         started_after(model, start),
         packed_attention(model.network, batch.lengths, kept),

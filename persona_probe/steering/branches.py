@@ -15,10 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona_probe.models.chat import Tokens
+from persona_probe.models.decoding import read_prompts
+from persona_probe.models.packing import pack
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.steering.arm import Intervention
 from persona_probe.steering.prefill import token_positions
 from persona_probe.steering.row_edits import RowEdits
+from persona_probe.steering.trunk import first_site, packed_places, passes, read_trunk, together
 
 MASKED_ATTENTION = ("sdpa", "eager")
 _verified: WeakKeyDictionary[ResidualModel, bool] = WeakKeyDictionary()
@@ -104,6 +107,51 @@ def tails_as_branches(
         logits.float().reshape(n * n_arms, tail, -1),
         tail_batch.ids.cpu().repeat_interleave(n_arms, dim=0),
         positions.repeat_interleave(n_arms, dim=0),
+    )
+
+
+def tails_from_sites(
+    model: ResidualModel, tokens: Sequence[Tokens], arms: Sequence[Sequence[Intervention]]
+) -> Tails:
+    """`tails_in_rows` without padding, every sequence read once up to where an arm first acts.
+
+    Only for a model that `decodes`. Rows are padded on the right.
+    """
+    rows = sorted(
+        ((first_site(model, arm), t, a) for t in range(len(tokens)) for a, arm in enumerate(arms)),
+        key=lambda row: (row[0], -len(tokens[row[1]]), row[1]),
+    )
+    sites, texts = [site for site, _, _ in rows], [tuple(t.ids) for t in tokens]
+    lengths = torch.tensor([len(texts[t]) for _, t, _ in rows])
+    prompts = torch.tensor([tokens[t].prompt_length for _, t, _ in rows])
+    edits = RowEdits(model, [arms[a] for _, _, a in rows], [texts[t] for _, t, _ in rows])
+    _, resid = read_trunk(model, list(dict.fromkeys(texts)), max(sites), sorted(set(sites)))
+
+    tail_batch = model.pad([t.ids[t.prompt_length - 1 :] for t in tokens], "right")
+    starts = torch.tensor([t.prompt_length for t in tokens])[:, None] - 1
+    positions = token_positions(tail_batch)
+    positions = torch.where(positions >= 0, positions + starts, -1)
+    vocabulary = model.network.config.get_text_config().vocab_size
+    logits = torch.zeros(
+        len(tokens), len(arms), positions.shape[1], vocabulary, device=model.device
+    )
+    with model.hooks(edits.hooks):
+        for some in passes(sites, lengths.tolist(), together(model)):
+            own, site = rows[some], sites[some.start]
+            places, at = packed_places(some, lengths)
+            edits.place(places, prompts, at)
+            known = torch.cat([resid[site][texts[t]] for _, t, _ in own])[None]
+            wanted = places >= prompts[:, None] - 1
+            batch = pack([texts[t] for _, t, _ in own], model.device)
+            _, found = read_prompts(model, batch, None, (site, known), at[1][wanted])
+            assert found is not None
+            pieces = torch.split(found, wanted[some].sum(dim=1).tolist())
+            for (_, t, a), one in zip(own, pieces, strict=True):
+                logits[t, a, : len(one)] = one
+    return Tails(
+        logits.flatten(0, 1),
+        tail_batch.ids.cpu().repeat_interleave(len(arms), dim=0),
+        positions.repeat_interleave(len(arms), dim=0),
     )
 
 

@@ -15,7 +15,6 @@ import torch
 from persona_probe.activations.budget import Budget
 from persona_probe.errors import RequestError
 from persona_probe.models.chat import Conversation
-from persona_probe.models.decoding_trial import decodes
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.progress import progress
 from persona_probe.provenance import content_hash
@@ -25,6 +24,7 @@ from persona_probe.steering.joining import replies_joining
 from persona_probe.steering.lockstep import replies_in_lockstep
 from persona_probe.steering.prefill import require_room
 from persona_probe.steering.replies import Key, Reply, Row
+from persona_probe.steering.trunk import may_part
 
 __all__ = ["Arm", "Completion", "generate"]
 
@@ -97,6 +97,10 @@ def generate(
                 f"conversation {conversation.id!r} ends with a reply already; remove it, or score "
                 "it with reply_log_probabilities()"
             )
+        if not conversation.messages[-1].content.strip():
+            raise RequestError(
+                f"conversation {conversation.id!r} ends with an empty prompt; say something"
+            )
     prompts = [tuple(model.encode(c, add_generation_prompt=True).ids) for c in conversations]
     require_room(model, [len(p) for p in prompts], [c.id for c in conversations], max_new_tokens)
     streams = [_identity(conversation) for conversation in conversations]
@@ -113,7 +117,7 @@ def generate(
         for adapter in dict.fromkeys(arm.adapter for arm in arms):
             some = [row for row in rows.values() if arms[row.key[0]].adapter == adapter]
             with model.adapter(adapter):
-                run = replies_joining if _may_join(model, longest) else replies_in_lockstep
+                run = replies_joining if may_part(model, longest) else replies_in_lockstep
                 replies |= run(model, some, max_new_tokens, temperature, budget, advance)
     return Completions(
         Completion(
@@ -128,15 +132,6 @@ def generate(
         for c, conversation in enumerate(conversations)
         for s in range(n_samples)
     )
-
-
-def _may_join(model: ResidualModel, longest: int) -> bool:
-    """Whether rows may share prompts and a batch, whatever the others in it are.
-
-    Where positions are encoded by the longest row of a batch, not beyond a certain length.
-    """
-    limit = model.short_context
-    return decodes(model) and (limit is None or longest <= limit)
 
 
 def _identity(conversation: Conversation) -> str:

@@ -15,8 +15,6 @@ from persona_probe.steering.replies import Key, Reply, Row
 
 JOIN_WHEN_FREE = 0.25
 MOST_COHORTS = 16  # each costs a few small tensor operations per block and token
-TOGETHER = {"cpu": 1024}  # tokens of prompts at once; more leave a CPU's caches
-ELSEWHERE = 16_384
 
 
 def replies_joining(
@@ -76,14 +74,13 @@ def _fill_and_decode(
     waiting = _ordered(model, [row for row in rows if row.key not in done])
     cohorts: list[Cohort] = []
     sizes: dict[int, float] = {}
-    together = TOGETHER.get(model.device.type, ELSEWHERE)
     while waiting or cohorts:
         free = float(budget) - sum(sizes[id(c)] * len(c) for c in cohorts)
         roomy = free >= JOIN_WHEN_FREE * budget and len(cohorts) < MOST_COHORTS
         if waiting and (roomy or not cohorts):
             some, size = _next(model, waiting, room, free)
             if some:
-                cohorts.append(Cohort(model, some, room, temperature, together))
+                cohorts.append(Cohort(model, some, room, temperature))
                 sizes[id(cohorts[-1])] = size / len(some)
         else:
             _decode(model, cohorts)
@@ -134,7 +131,7 @@ def _next(
         row = waiting[0]
         size = float(room)
         if not spared:
-            own = model.n_layers - 1 - first_change(model, row)
+            own = model.n_layers - 1 - first_change(model, row).layer
             size += len(row.prompt) * own / model.n_layers
         if row.prompt not in prompts:
             size += len(row.prompt)

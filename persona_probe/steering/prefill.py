@@ -62,12 +62,13 @@ def require_room(
     model: ResidualModel, lengths: Sequence[int], names: Sequence[str | None], room: int = 0
 ) -> None:
     """Raise `RequestError` for a prompt that is empty, or leaves less than `room` tokens."""
-    for name, length in zip(names, lengths, strict=True):
+    for number, (name, length) in enumerate(zip(names, lengths, strict=True), start=1):
+        which = f"number {number}" if name is None else repr(name)
         if length == 0:
-            raise RequestError(f"conversation {name!r} is empty; give it at least one token")
+            raise RequestError(f"conversation {which} is empty; give it at least one token")
         if model.context_length is not None and length + room > model.context_length:
             raise RequestError(
-                f"conversation {name!r} has {length} tokens and asks for {room} more; "
+                f"conversation {which} has {length} tokens and asks for {room} more; "
                 f"{model.ref.label} reads {model.context_length} at most"
             )
 

@@ -17,8 +17,15 @@ from persona_probe.models.chat import Conversation, Tokens
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.progress import track
 from persona_probe.steering.arm import Arm, alike, require_distinct
-from persona_probe.steering.branches import Tails, can_branch, tails_as_branches, tails_in_rows
+from persona_probe.steering.branches import (
+    Tails,
+    can_branch,
+    tails_as_branches,
+    tails_from_sites,
+    tails_in_rows,
+)
 from persona_probe.steering.prefill import require_room
+from persona_probe.steering.trunk import may_part
 
 BATCH_TOKENS = 8192
 MOST_LOGITS = 2**28  # per batch, so that a large vocabulary does not fill the memory
@@ -164,6 +171,8 @@ class _Block:
     def run(self, model: ResidualModel, arms: Sequence[Arm]) -> Tails:
         """Run the sequences under arms of one adapter."""
         run = tails_as_branches if self.branch else tails_in_rows
+        if not self.branch and may_part(model, max(map(len, self.tokens))):
+            run = tails_from_sites
         with model.adapter(arms[0].adapter):
             return run(model, self.tokens, [arm.interventions for arm in arms])
 

@@ -24,7 +24,7 @@ def test_ours_gives_the_replies_of_the_reference(job: Any, schedule: str) -> Non
 
     told = job.of("ours", schedule, 24)
     found = measure(SteeringJob.from_json(told.to_json()))
-    assert found["exactness"] == {"replies": 96, "same": 96, "largest_margin": None}
+    assert found["exactness"] == {"replies": 16, "same": 16, "largest_margin": None}
     assert found["ratio"] > 0
 
 
@@ -47,7 +47,7 @@ def test_another_text_would_be_noticed(job: Any) -> None:
     ours = steerer_named("ours")(job.folder, "cpu", "float32")
     replies = ours.run(prompts, configurations, "response", 5, 0)
     found = compared(replies, job.of("ours", "both", 24))
-    assert found["same"] < 90
+    assert found["same"] < 14
     assert found["largest_margin"] > 1e-3
 
 

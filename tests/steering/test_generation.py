@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from persona_probe.errors import RequestError, SiteMismatchError
+from persona_probe.models.chat import Conversation, Message
 from persona_probe.models.loading import load_model
 from persona_probe.models.ref import ModelRef
 from persona_probe.models.site import Site
@@ -236,6 +237,12 @@ def test_requests_that_make_no_sense(tiny_model: Any, conversations: Any) -> Non
 def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Any, conversations: Any) -> None:
     with pytest.raises(RequestError, match=r"'p0' has .* asks for 250 more; tiny-llama reads 256"):
         generate(tiny_model, conversations, [Arm("a")], 250)
+    nothing = Conversation((Message("system", "Be kind."), Message("user", " \n")), id="q")
+    with pytest.raises(RequestError, match="'q' ends with an empty prompt"):
+        generate(tiny_model, [nothing], [Arm("a")], ROOM)
+    nameless = Conversation((Message("user", "Why?"),))
+    with pytest.raises(RequestError, match="conversation number 1 has .* asks for 250 more"):
+        generate(tiny_model, [nameless, nameless], [Arm("a")], 250)
     answered = conversations[0].with_reply("Yes.")
     with pytest.raises(RequestError, match="reply already"):
         generate(tiny_model, [answered], [Arm("a")], ROOM)

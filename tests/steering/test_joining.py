@@ -104,7 +104,7 @@ def test_a_model_that_cannot_share_prompts_gives_the_same(
 ) -> None:
     options = {"max_new_tokens": ROOM, "temperature": temperature, "seed": 3}
     shared = generate(talkative, conversations, arms, **options)
-    monkeypatch.setattr(generation_module, "_may_join", lambda *_: False)
+    monkeypatch.setattr(generation_module, "may_part", lambda *_: False)
     n_passes = len(passes)
     assert n_passes > 0
     alone = generate(talkative, conversations, arms, batch_tokens=400, **options)

@@ -193,3 +193,45 @@ def test_a_conversation_without_a_reply_is_refused(tiny_model: Any, conversation
 def test_nothing_to_score_gives_empty_tables(tiny_model: Any, arms: Any) -> None:
     assert next_token_log_probabilities(tiny_model, [], arms, [1, 2]).shape == (len(arms), 0, 2)
     assert reply_log_probabilities(tiny_model, [], arms).per_token.shape == (len(arms), 0)
+
+
+def test_sequences_read_from_where_arms_part_score_as_rows_of_their_own(
+    tiny_model: Any, make_direction: Any
+) -> None:
+    """Arms of every depth, on replies of different length, with a condition and a patch."""
+    from persona_probe.models.chat import Conversation, Message
+    from persona_probe.models.site import Site
+    from persona_probe.steering import Ablate, Add, Patch
+    from persona_probe.steering.arm import Intervention
+    from persona_probe.steering.branches import tails_from_sites, tails_in_rows
+    from persona_probe.steering.condition import Condition
+
+    said = ["Yes.", "No, and I would rather not say why.", "Perhaps."]
+    tokens = [
+        tiny_model.encode(
+            Conversation((Message("user", f"Why, {word}?"), Message("assistant", word))),
+            add_generation_prompt=False,
+        )
+        for word in said
+    ]
+    assert len({len(t) - t.prompt_length for t in tokens}) > 1
+    deep, mid, low = (make_direction(layer=layer, seed=layer) for layer in (2, 1, 0))
+    switch = Condition(low, 0.0, "prompt_mean", "raw")
+    patch = Patch.read(tiny_model, tokens, mid, adapter="tuned")
+    arms = [
+        (),
+        (Intervention(deep, Add(2.0), "both"),),
+        (Intervention(mid, Add(2.0), "prompt"), Intervention(deep, Ablate(), "response")),
+        (Intervention(low, Ablate(1.0), "both", (Site(0), Site(2))),),
+        (Intervention(mid, Add(2.0), "both", None, switch),),
+        (Intervention(mid, patch, "both"),),
+    ]
+    rows, parted = (run(tiny_model, tokens, arms) for run in (tails_in_rows, tails_from_sites))
+    for number in range(len(tokens) * len(arms)):
+        start = tokens[number // len(arms)].prompt_length - 1
+        one, other = (t.positions[number] >= start for t in (rows, parted))
+        assert rows.ids[number][one].equal(parted.ids[number][other])
+        expected, found = rows.logits[number][one], parted.logits[number][other]
+        assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    steered = rows.logits.view(len(tokens), len(arms), *rows.logits.shape[1:])
+    assert all((steered[:, a] - steered[:, 0]).abs().max() > 1e-2 for a in (1, 2, 3, 5))
