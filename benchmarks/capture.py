@@ -7,7 +7,6 @@ Every method runs in processes of its own, with the interpreter of its own envir
 `README.md` for what is measured and how.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import environments, machine, prompts, table
+from benchmarks import environments, machine, pages, prompts, table
 from benchmarks.job import AT_ONCE, QUIET, Job, ask
 from benchmarks.methods import ABOUT, OURS
 from benchmarks.reference import write_reference
@@ -32,7 +31,6 @@ CACHE = HERE.parent / "artifacts" / "bench-capture"
 N_REFERENCE = 16
 FEW_SITES = 2
 MORE_PROMPTS = (256, 2048)
-BEGIN, END = "<!-- newest table -->\n", "<!-- end of the newest table -->\n"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def main(
     peers: Annotated[int | None, typer.Option(help="Read by each peer.", min=16)] = None,
     repetitions: Annotated[int, typer.Option(help="Of each measurement.", min=1)] = 3,
     only: Annotated[str, typer.Option(help="Methods, separated by commas.")] = ",".join(ABOUT),
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = HERE / "results",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = pages.RESULTS,
 ) -> None:
     """Measure time, memory and exactness of every method, and write the table."""
     names = only.split(",")
@@ -85,7 +83,9 @@ def main(
         "bare": _memory(replace(job, method="bare_forward", n=n_peers), own),
         "more_prompts": [_memory(replace(job, n=n, n_sites=FEW_SITES), own) for n in MORE_PROMPTS],
     }
-    _write(results, out / f"capture-{device}-{shape}")
+    page = table.page(results)
+    pages.keep(results, page, out / f"capture-{device}-{shape}", "table")
+    typer.echo(page)
 
 
 def _prepared(
@@ -190,20 +190,6 @@ def _setting(device: str, dtype: str, shape: str, read: Sequence[prompts.Prompt]
         "median": round(median(lengths)),
         "longest": max(lengths),
     }
-
-
-def _write(results: dict[str, Any], stem: Path) -> None:
-    """Keep the numbers and the page; the newest page is shown in the README too."""
-    page = table.page(results)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    stem.with_suffix(".md").write_text(page, encoding="utf-8")
-    if stem.parent == HERE / "results":
-        readme = HERE / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        readme.write_text(f"{before}{BEGIN}{page}{END}{after}", encoding="utf-8")
-    typer.echo(page)
 
 
 def _say(text: str) -> None:

@@ -7,7 +7,6 @@ Every method runs in a process of its own, with the interpreter of its own envir
 `README.md` for what is measured and how.
 """
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -20,7 +19,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks import environments, machine, prompts, steering_table
+from benchmarks import environments, machine, pages, prompts, steering_table
 from benchmarks.job import QUIET, ask
 from benchmarks.shapes import SHAPES, Shape, model_folder
 from benchmarks.steerers import ABOUT, OURS
@@ -33,7 +32,6 @@ ENVIRONMENTS = HERE.parent / ".venv-bench"
 CACHE = HERE.parent / "artifacts" / "bench-steering"
 DEPTHS = (0.2, 0.4, 0.6, 0.8)
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-BEGIN, END = "<!-- newest steering table -->\n", "<!-- end of the newest steering table -->\n"
 BATCHES = {"cpu": (1, 4, 8, 16), "cuda": (16, 64, 256)}
 
 
@@ -46,7 +44,7 @@ def main(
     peers: Annotated[int, typer.Option(help="Configurations that peers are timed on.", min=1)] = 2,
     repetitions: Annotated[int, typer.Option(help="Of each measurement.", min=1)] = 3,
     only: Annotated[str, typer.Option(help="Methods, separated by commas.")] = ",".join(ABOUT),
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = HERE / "results",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = pages.RESULTS,
 ) -> None:
     """Measure time and exactness of every method, and write the table."""
     names = only.split(",")
@@ -79,7 +77,9 @@ def main(
         "peer_configurations": peers,
         "methods": measured,
     }
-    _write(results, out / f"steering-{device}-{shape}")
+    page = steering_table.page(results)
+    pages.keep(results, page, out / f"steering-{device}-{shape}", "steering table")
+    typer.echo(page)
 
 
 def sites(shape: Shape) -> tuple[int, ...]:
@@ -175,20 +175,6 @@ def _require(device: str, shape: str, unknown: list[str]) -> None:
 
 def _threads(device: str) -> int | None:
     return 1 if device == "cpu" else None
-
-
-def _write(results: dict[str, Any], stem: Path) -> None:
-    """Keep the numbers and the page; the newest page is shown in the README too."""
-    page = steering_table.page(results)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    stem.with_suffix(".md").write_text(page, encoding="utf-8")
-    if stem.parent == HERE / "results":
-        readme = HERE / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        readme.write_text(f"{before}{BEGIN}{page}{END}{after}", encoding="utf-8")
-    typer.echo(page)
 
 
 def _say(text: str) -> None:

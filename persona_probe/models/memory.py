@@ -186,27 +186,26 @@ class Memory:
     ) -> Float[Tensor, "row head d_value"]:
         """Attention of every row's newest token, which is remembered first."""
         block, window = block_number(module), settings.get("sliding_window")
-        kv_heads = key.shape[1]
         own_keys, own_values = self._remember(block, key, value, window)
         query = query * (settings.get("scaling") or query.shape[-1] ** -0.5)
         parts = self._prompts_at(block)
         before = torch.cat(
-            [_scores(query[rows], p.keys, sharing) for rows, p, sharing in parts], dim=0
+            [_times(query[rows], p.keys.transpose(2, 3), sharing) for rows, p, sharing in parts]
         )
-        laid = query.reshape(len(query) * kv_heads, -1, query.shape[-1])
-        own = torch.bmm(laid, own_keys.transpose(1, 2)).view(*query.shape[:2], -1)
+        own = _times(query, own_keys.transpose(2, 3))
         weights = _softmax(before, own, self._unseen(window, before), settings)
         width = before.shape[-1]
-        from_prompt = torch.cat(
-            [_mixed(weights[rows, :, :width], p.values, sharing) for rows, p, sharing in parts]
-        )
-        laid = weights[:, :, width:].reshape(len(query) * kv_heads, -1, own.shape[-1])
-        return from_prompt + torch.bmm(laid, own_values).view_as(from_prompt)
+        from_prompt = [
+            _times(weights[rows, :, :width], p.values, sharing) for rows, p, sharing in parts
+        ]
+        return torch.cat(from_prompt) + _times(weights[:, :, width:], own_values)
 
     def _remember(
         self, block: int, key: Tensor, value: Tensor, window: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """Every row's own keys and values that its newest token sees, [row · kv_head, token, d]."""
+    ) -> tuple[
+        Float[Tensor, "row kv_head token d_head"], Float[Tensor, "row kv_head token d_value"]
+    ]:
+        """Every row's own keys and values that its newest token sees."""
         if block not in self._own:
             self._own[block] = (_room(key), _room(value))
         kept = []
@@ -216,7 +215,7 @@ class Memory:
             kept.append(roomy)
         self._own[block] = (kept[0], kept[1])
         begin = 0 if window is None else max(0, self._read + 1 - window)
-        keys, values = (x.flatten(0, 1)[:, begin : self._read + 1] for x in kept)
+        keys, values = (x[:, :, begin : self._read + 1] for x in kept)
         return keys, values
 
     def _prompts_at(self, block: int) -> list[tuple[slice, Prompts, Sharing | None]]:
@@ -269,32 +268,18 @@ def attend_in_turn(
     return torch.cat(parts)[:, None]
 
 
-def _scores(
-    query: Float[Tensor, "row head d_head"],
-    keys: Float[Tensor, "prompt kv_head pos d_head"],
-    sharing: Sharing | None,
-) -> Float[Tensor, "row head pos"]:
-    """Products of queries with the keys of their prompts."""
-    kv_heads = keys.shape[1]
-    flat = keys.flatten(0, 1).transpose(1, 2)
-    if sharing is None:
-        laid = query.reshape(len(query) * kv_heads, -1, query.shape[-1])
-        return torch.bmm(laid, flat).view(*query.shape[:2], -1)
-    return sharing.gathered(torch.bmm(sharing.spread(query, kv_heads), flat), kv_heads)
-
-
-def _mixed(
-    weights: Float[Tensor, "row head pos"],
-    values: Float[Tensor, "prompt kv_head pos d_value"],
-    sharing: Sharing | None,
-) -> Float[Tensor, "row head d_value"]:
-    """Sums of the values of prompts under the rows' weights."""
-    kv_heads = values.shape[1]
-    flat = values.flatten(0, 1)
-    if sharing is None:
-        laid = weights.reshape(len(weights) * kv_heads, -1, weights.shape[-1])
-        return torch.bmm(laid, flat).view(*weights.shape[:2], -1)
-    return sharing.gathered(torch.bmm(sharing.spread(weights, kv_heads), flat), kv_heads)
+def _times(
+    rows: Float[Tensor, "row head inner"],
+    matrices: Float[Tensor, "prompt kv_head inner outer"],
+    sharing: Sharing | None = None,
+) -> Float[Tensor, "row head outer"]:
+    """Each row times the matrix of its prompt; without `sharing`, every row has a matrix."""
+    kv_heads = matrices.shape[1]
+    flat = matrices.flatten(0, 1)
+    if sharing is not None:
+        return sharing.gathered(torch.bmm(sharing.spread(rows, kv_heads), flat), kv_heads)
+    laid = rows.reshape(len(rows) * kv_heads, -1, rows.shape[-1])
+    return torch.bmm(laid, flat).view(*rows.shape[:2], -1)
 
 
 def _softmax(

@@ -241,7 +241,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny_model: Any, conversations:
     with pytest.raises(RequestError, match="'q' ends with an empty prompt"):
         generate(tiny_model, [nothing], [Arm("a")], ROOM)
     nameless = Conversation((Message("user", "Why?"),))
-    with pytest.raises(RequestError, match="conversation number 1 has .* asks for 250 more"):
+    with pytest.raises(RequestError, match=r"conversation number 1 has .* asks for 250 more"):
         generate(tiny_model, [nameless, nameless], [Arm("a")], 250)
     answered = conversations[0].with_reply("Yes.")
     with pytest.raises(RequestError, match="reply already"):
