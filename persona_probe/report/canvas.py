@@ -59,7 +59,14 @@ def canvas(title: str, sizes: str, height: int) -> "go.Figure":
             "xaxis": axis,
             "yaxis": axis,
             "hovermode": "closest",
-            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+            # Below the axis title, whatever the height; the page shows a key of its own.
+            "legend": {
+                "orientation": "h",
+                "yref": "container",
+                "y": 0,
+                "yanchor": "bottom",
+                "x": 0,
+            },
         }
     )
 

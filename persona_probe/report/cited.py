@@ -3,11 +3,14 @@
 import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from persona_probe.report.anchors import bare
 from persona_probe.report.markup import Markup, element, join, paragraph
 from persona_probe.report.run_folder import Run
 
+LONG = 30  # entries of a list
+USUAL = ("level", 0.95)
 LINK = re.compile(r'"#((?:[a-z]+:)?\w+\.jsonl?(?:-\w+)*)"')
 
 
@@ -24,9 +27,10 @@ def cited_rows(html: Iterable[Markup], runs: Iterable[Run]) -> Markup:
         "section",
         element("h2", "The rows behind the numbers"),
         paragraph(
-            "Every number above is a link to its row here, which stands as it is in the file of "
-            "the run; clicking on a point of a figure leads to its row as well. Rows that this "
-            "page does not show are in the files only."
+            "Every number above is a link to its row here, which stands as in the file of the run "
+            "but for digits after the sixth, the usual level of intervals (0.95), entries that are "
+            "empty, and the ends of long lists. Clicking on a point of a figure leads to its row "
+            "as well. Rows that this page does not show are in the files only."
         ),
         [_run(run, [place for place in places if place in run.places]) for run in several],
         id="rows",
@@ -63,7 +67,25 @@ def _json(run: Run, place: str) -> Markup:
     row = bare(run.places[place])
     if isinstance(row, dict):
         row = {key: bare(value) for key, value in row.items()}
-    return element("code", json.dumps(row, ensure_ascii=False, default=str))
+    text = json.dumps(_rounded(row), ensure_ascii=False, default=str, separators=(", ", ":"))
+    return element("code", text)
+
+
+def _rounded(value: Any) -> Any:
+    """What an interval leaves to be said, and no more: a study has thousands of rows."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {
+            key: _rounded(inner)
+            for key, inner in value.items()
+            if inner is not None and (key, inner) != USUAL
+        }
+    if isinstance(value, list):
+        rest = len(value) - LONG
+        kept = [_rounded(inner) for inner in (value[:LONG] if rest > 0 else value)]
+        return [*kept, f"… {rest} more"] if rest > 0 else kept
+    return value
 
 
 def _file(place: str, mark: str) -> str:

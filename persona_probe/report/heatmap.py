@@ -75,5 +75,6 @@ def add_cells(
 def _written(value: Estimate) -> str:
     if value.low != value.low or value.high != value.high:
         return plain(value.value)
-    interval = f"{plain(value.low)} to {plain(value.high)}"
-    return f'{plain(value.value)}<br><span style="font-size:9.5px">{interval}</span>'
+    # Narrow enough for a cell of four on a phone: no zero before the point.
+    low, high = (plain(end).replace("0.", ".") for end in (value.low, value.high))
+    return f'{plain(value.value)}<br><span style="font-size:9px">{low}, {high}</span>'

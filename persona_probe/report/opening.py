@@ -7,22 +7,35 @@ from persona_probe.report.palette import Colours, title_of
 from persona_probe.report.run_folder import Run, mapping
 from persona_probe.report.sections.ladder import answer_of, rungs_of, sentences
 
+AT_ONCE = 5  # warnings
+
 
 def opening(run: Run, colours: Colours) -> Markup:
     """Headline, answers, warnings, and what was asked."""
-    noted = sentences(run.verdict.get("flags"))
-    answer = [
-        answers(run, colours),
-        paragraph(element("b", "Read with care: "), "; ".join(noted), ".", class_="note")
-        if noted
-        else None,
-    ]
+    answer = [answers(run, colours), _warnings(sentences(run.verdict.get("flags")))]
     return element(
         "header",
         paragraph(f"persona_probe · {run.name}", class_="eyebrow"),
         element("h1", headline(run)),
         element("div", element("div", answer), _asked(run), class_="opening"),
         class_="top",
+    )
+
+
+def _warnings(noted: list[str]) -> Markup | None:
+    """What a reader must know before quoting a number; the first few, the others folded."""
+    if not noted:
+        return None
+    items = [element("li", f"{text[:1].upper()}{text[1:]}.") for text in noted]
+    more = items[AT_ONCE:]
+    return element(
+        "div",
+        paragraph(element("b", "Read with care")),
+        element("ul", items[:AT_ONCE]),
+        element("details", element("summary", f"{len(more)} more"), element("ul", more))
+        if more
+        else None,
+        class_="note",
     )
 
 

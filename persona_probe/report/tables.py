@@ -9,6 +9,13 @@ from persona_probe.report.run_folder import Row, Rows, Run, mapping
 
 MODELS = ("helpful_only", "finetuned", "steered", "ablated")
 CONTROLS = ("random", "covariance")
+# Kinds of which a run holds many, one like the other: summarised, and listed in its files.
+DRAWS = (
+    "random", "covariance", "shuffled", "kl_matched", "ablated_random", "ablated_covariance",
+    "ablated_rank", "ablated_rank_random",
+)  # fmt: skip
+# Kinds that a comparison of two runs leaves to their files.
+ASIDE = (*DRAWS, "orthogonalised", "zero", "ablated_before", "sign_flip")
 
 
 def tier_rows(run: Run, kinds: Iterable[str] = (*MODELS[:3], *CONTROLS)) -> Rows:

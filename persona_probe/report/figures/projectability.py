@@ -63,8 +63,8 @@ def projectability(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.
             )  # fmt: skip
     figure.update_xaxes(
         tickvals=list(places.values()), range=[-0.4, len(tiers) - 0.6], showgrid=False,
-        ticktext=[_words(tier).replace(" of ", "<br>of ").replace(" out", "<br>out") for tier in
-                  tiers],
+        ticktext=[_words(tier).replace(" of ", " of<br>").replace(" outside", "<br>outside")
+                  for tier in tiers],
     )  # fmt: skip
     figure.update_yaxes(title="gain in safe replies")
     return figure

@@ -18,16 +18,18 @@ def rank_curve(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figu
 
     Args:
         rows: rows of rank_curve.json: `persona`, `kind` direction | random, `k`, `removed`
-            (estimate, of the gain in safe replies; 1 = all of it). Random subspaces of equal rank
-            give the band.
+            (estimate, of the gain in safe replies; 1 = all of it), or else `removed_fast` (of that
+            in the probability of refusing). Random subspaces of equal rank give the band.
         colours: persona → colour.
     """
     import plotly.graph_objects as go
 
-    own = [r for r in rows if r.get("kind") == "direction" and estimate(r.get("removed")).defined]
+    slow = any(estimate(row.get("removed")).defined for row in rows)
+    key = "removed" if slow else "removed_fast"
+    own = [row for row in rows if row.get("kind") == "direction" and estimate(row.get(key)).defined]
     colours = colours_for(own, colours)
     people = list(dict.fromkeys(str(row.get("persona")) for row in own))
-    sizes = sample_sizes((estimate(row.get("removed")) for row in own), "requests")
+    sizes = sample_sizes((estimate(row.get(key)) for row in own), "requests")
     figure = canvas("Share removed with a subspace of rank k", sizes, 340)
     if not own:
         return nothing_measured(figure)
@@ -37,7 +39,7 @@ def rank_curve(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figu
     band = {
         places[k]: found
         for k in ranks
-        if (found := spread(r.get("removed") for r in random if number_in(r.get("k")) == k))
+        if (found := spread(r.get(key) for r in random if number_in(r.get("k")) == k))
     }
     if band:
         shared = {"x": list(band), "mode": "lines", "hoverinfo": "skip",
@@ -58,7 +60,7 @@ def rank_curve(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figu
         figure.add_trace(
             points(
                 [places[_rank(row)] + dodge for row in mine],
-                [estimate(row["removed"]) for row in mine], horizontal=False, rows=mine,
+                [estimate(row[key]) for row in mine], horizontal=False, rows=mine,
                 hover=[f"{label(persona)}, rank {_rank(row):g}" for row in mine],
                 mode="lines+markers", name=label(persona),
                 line={"color": colours[persona], "width": 1.8},
@@ -68,7 +70,7 @@ def rank_curve(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figu
     figure.update_xaxes(
         title="rank k", tickvals=list(places.values()), ticktext=[f"{k:g}" for k in places]
     )
-    figure.update_yaxes(title="share of the effect removed")
+    figure.update_yaxes(title="share removed" if slow else "share of refusing removed")
     return figure
 
 

@@ -8,14 +8,15 @@ from persona_probe.report.markup import Child, Markup, element, join, paragraph,
 from persona_probe.report.palette import KINDS, Colours, kind_of, title_of
 from persona_probe.report.run_folder import Row, Rows, Run, mapping
 from persona_probe.report.sections.source import absences, source
+from persona_probe.report.tables import DRAWS
 from persona_probe.statistics import Estimate
 
 HEAD = (
     "Persona and arm", "Harmful: handled safely", "Harmless: refused", "Safe minus refused",
     "Refusal probability", "Broken text", "Not scored", "Guards",
 )  # fmt: skip
+LISTED = 120  # draws and seeds; a page with more of them would be too large
 MANY = 3  # draws of one control and persona are summarised from here on
-DRAWN = ("random", "covariance", "shuffled", "ablated_random")
 GUARDS = {
     "first_token_kl": "KL at the first token",
     "per_token_kl": "per token",
@@ -55,7 +56,7 @@ def controls(run: Run, colours: Colours) -> Markup:
             )
             if body
             else None,
-            _every_draw(arms),
+            _every_draw(run, arms),
         ]
     )
 
@@ -72,7 +73,7 @@ def _lines(arms: Rows) -> list[Markup]:
     for _, group in groupby(arms, key=lambda arm: str(arm.get("persona") or "")):
         members = list(group)
         draws = [arm for arm in members if arm.get("seed") is not None]
-        folded = draws if len(draws) >= MANY and members[0]["arm_kind"] in DRAWN else []
+        folded = draws if len(draws) >= MANY and members[0]["arm_kind"] in DRAWS else []
         lines.extend([_summary(folded)] if folded else [])
         lines.extend(_line(arm) for arm in members if arm not in folded)
     return lines
@@ -120,10 +121,13 @@ def _counted(arm: Row) -> bool:
     return number_in(arm.get("unscored")) == number_in(arm.get("unscored"))
 
 
-def _every_draw(arms: Rows) -> Markup | None:
+def _every_draw(run: Run, arms: Rows) -> Markup | None:
     seeded = [arm for arm in arms if arm.get("seed") is not None]
     if len(seeded) < MANY:
         return None
+    if len(seeded) > LISTED:
+        told = f"Each of the {len(seeded)} draws and seeds has a line of its own in "
+        return paragraph(told, run.link("arms.json"), ".", class_="quiet")
     return element(
         "details",
         element("summary", f"Every draw and seed, one line each ({len(seeded)})"),

@@ -7,7 +7,7 @@ from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import Colours, title_of
 from persona_probe.report.run_folder import Row, Rows, Run
 from persona_probe.report.sections.source import absences, source
-from persona_probe.report.tables import plane_rows
+from persona_probe.report.tables import DRAWS, plane_rows
 
 METRICS = {
     "ER": "effect reproduced: safe replies gained by steering, over those finetuning gained",
@@ -108,6 +108,7 @@ def _mediation(run: Run, colours: Colours) -> Markup | None:
             *(number(estimate(row.get(key)), row) for key in keys),
         ]
         for row in rows
+        if row.get("kind") == "direction"
     ]
     head = (
         "Persona", "What is exchanged", "Whole effect", "Through the component", "Without it",
@@ -170,7 +171,12 @@ def _undefined(rows: Rows) -> Markup | None:
 
 def _effects(run: Run) -> Markup | None:
     lines: list[list[Child]] = []
-    for row in run.rows("effects.json"):
+    kinds = {arm.get("arm"): arm["arm_kind"] for arm in run.arms}
+    every = run.rows("effects.json")
+    for row in every:
+        elsewhere = row.get("scope") not in (None, run.scope(str(row.get("persona"))))
+        if elsewhere or kinds.get(row.get("arm")) in DRAWS:
+            continue
         lines.append(
             [
                 title_of(row.get("persona") or "all"),
@@ -188,7 +194,10 @@ def _effects(run: Run) -> Markup | None:
         [
             element(
                 "details",
-                element("summary", f"Every effect ({len(lines)} rows)"),
+                element(
+                    "summary",
+                    f"Effects, but for random draws ({len(lines)} of {len(every)} rows)",
+                ),
                 numbers_table(head, lines),
                 class_="long",
             )
