@@ -77,4 +77,4 @@ def _written(value: Estimate) -> str:
         return plain(value.value)
     # Narrow enough for a cell of four on a phone: no zero before the point.
     low, high = (plain(end).replace("0.", ".") for end in (value.low, value.high))
-    return f'{plain(value.value)}<br><span style="font-size:9px">{low}, {high}</span>'
+    return f'{plain(value.value)}<br><span style="font-size:9px">{low} to<br>{high}</span>'

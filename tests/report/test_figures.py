@@ -133,7 +133,7 @@ def test_intervals_of_cosines_are_written_when_there_are_any() -> None:
 
     cell = {"value": -0.31, "low": -0.4, "high": -0.2, "n": 200}
     figure = FIGURES["cosine_map"]([{"a": "x", "b": "y", "cosine": cell, "site": 2}])
-    assert any("−0.31" in text and "−.40, −.20" in text for text in figure.data[1].text)
+    assert any("−0.31" in text and "−.40 to<br>−.20" in text for text in figure.data[1].text)
     assert "n = 200" in figure.layout.title.text
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,22 @@ class Visit:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(file.as_uri(), wait_until="load")
+        self.page.goto(file.as_uri(), wait_until="load", timeout=120_000)
         self.requests.remove(file.as_uri())
+        # Figures are drawn bit by bit; those that are folded are not.
+        self.wait("every(box => box.data || box.closest('details:not([open])'))")
+
+    def unfold(self) -> None:
+        """Open everything, and wait for what is drawn then."""
+        self.page.evaluate("document.querySelectorAll('details').forEach(f => f.open = true)")
+        self.wait("every(box => box.data)")
+
+    def wait(self, until: str) -> None:
+        """Wait for something to hold of the figures; the page's own policy forbids evaluation."""
+        end = time.monotonic() + 120
+        while not self.page.evaluate(f"[...document.querySelectorAll('.plot')].{until}"):
+            assert time.monotonic() < end, f"not in two minutes: {until}"
+            self.page.wait_for_timeout(100)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +100,10 @@ def test_every_figure_is_drawn_without_a_complaint_a_request_or_an_overflow(
 ) -> None:
     visit = Visit(browser, compared, WIDTHS[width], scheme)
     page = visit.page
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    visit.unfold()
+    # Nothing may be wider than the screen but tables, which scroll by themselves.
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert visit.complaints == []
     assert visit.requests == []
     plots = page.locator(".plot").count()
@@ -96,20 +115,13 @@ def test_every_figure_is_drawn_without_a_complaint_a_request_or_an_overflow(
         MARKS,
     )
     assert empty == [], "a figure without a mark"
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    if width == "phone":
-        # Folded parts, too: nothing may be wider than the phone but tables, which scroll.
-        page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     page.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS.values())
 def test_no_label_of_a_figure_is_cut_off(browser: "Browser", compared: Path, width: int) -> None:
     visit = Visit(browser, compared, width)
-    visit.page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
-    visit.page.evaluate("dispatchEvent(new Event('resize'))")
-    visit.page.wait_for_timeout(800)
+    visit.unfold()
     cut = visit.page.evaluate(
         """() => [...document.querySelectorAll('.plot')].flatMap(box => {
             const frame = box.getBoundingClientRect();
@@ -146,7 +158,9 @@ def test_figures_follow_the_colour_scheme(browser: "Browser", report: Path) -> N
 
 
 def test_hostile_text_is_shown_and_does_not_run(browser: "Browser", report: Path) -> None:
-    page = Visit(browser, report).page
+    visit = Visit(browser, report)
+    visit.unfold()
+    page = visit.page
     assert page.evaluate("window.broken") is None
     assert "<script>window.broken = true</script>" in page.locator("#replies").inner_text()
     assert page.locator("#tokens svg text", has_text="<script>window.broken").count() > 0
@@ -207,7 +221,7 @@ def test_a_number_and_a_point_lead_to_their_row(browser: "Browser", report: Path
         "{points: [{customdata: to}]})",
         points[-1],
     )
-    page.wait_for_function("to => location.hash === to", arg=points[-1])
+    assert page.evaluate("location.hash") == points[-1]
     page.close()
 
 

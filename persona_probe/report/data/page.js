@@ -1,6 +1,7 @@
 "use strict";
-// Draws the figures that the page carries as JSON, in the colours of the page's style sheet, and
-// draws them again when the theme, the width or the medium (screen, paper) changes.
+// Draws the figures that the page carries as JSON, in the colours of the page's style sheet, those in
+// sight first; draws them again when the theme, the width or the medium (screen, paper) changes; and
+// leads from a number or a point to its row.
 (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const theme = () => ({
@@ -19,7 +20,6 @@
     for (const key of keys) target = target[key] ??= {};
     target[last] = value;
   };
-  const written = (data) => data.filter((trace) => trace.mode === "text");
   const config = {
     responsive: true,
     displaylogo: false,
@@ -27,16 +27,47 @@
     modeBarButtons: [["toImage"]],
     toImageButtonOptions: { format: "svg", filename: "figure" },
   };
+  const written = (data) => data.filter((trace) => trace.mode === "text");
   const plots = [...document.querySelectorAll(".plot")];
-  for (const box of plots) {
+  const drawn = () => plots.filter((box) => box.data);
+  const folded = (box) => box.closest("details:not([open])") !== null;
+
+  const draw = (box) => {
     const data = box.querySelector("script");
+    if (!data) return;
     const figure = JSON.parse(data.textContent);
     data.remove();
     for (const [path, value] of Object.entries(theme())) put(figure.layout, path, value);
     for (const trace of written(figure.data)) put(trace, "textfont.color", colour("--ink"));
     Plotly.newPlot(box, figure.data, figure.layout, config);
-  }
-  // A number or a point leads to its row, which may stand in a list that is folded.
+    box.on("plotly_click", ({ points }) => {
+      const to = points[0]?.customdata;
+      if (typeof to === "string" && to.startsWith("#")) location.hash = to;
+    });
+  };
+  // What comes into sight is drawn at once, the rest one by one while nothing else is to do; what is
+  // folded has no width, and waits until it is opened.
+  const watch = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) if (isIntersecting && !folded(target)) draw(target);
+  }, { rootMargin: "600px" });
+  plots.forEach((box) => watch.observe(box));
+  const rest = () => {
+    const next = plots.find((box) => !box.data && !folded(box));
+    if (!next) return;
+    draw(next);
+    setTimeout(rest);
+  };
+  addEventListener("load", () => setTimeout(rest));
+  document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", () => {
+    if (!fold.open) return;
+    for (const box of fold.querySelectorAll(".plot")) {
+      if (folded(box)) continue;
+      if (box.data) Plotly.Plots.resize(box);
+      else draw(box);
+    }
+  }));
+
+  // The row may stand in a list that is folded.
   const show = () => {
     const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!row) return;
@@ -45,18 +76,12 @@
   };
   addEventListener("hashchange", show);
   if (location.hash) show();
-  for (const box of plots) {
-    box.on("plotly_click", ({ points }) => {
-      const to = points[0]?.customdata;
-      if (typeof to === "string" && to.startsWith("#")) location.hash = to;
-    });
-  }
 
   const write = (box, ink) => {
     const traces = written(box.data).map((trace) => box.data.indexOf(trace));
     if (traces.length) Plotly.restyle(box, { "textfont.color": ink }, traces);
   };
-  const repaint = () => plots.forEach((box) => {
+  const repaint = () => drawn().forEach((box) => {
     write(box, colour("--ink"));
     Plotly.relayout(box, theme());
   });
@@ -67,15 +92,16 @@
   const unfold = () => {
     opened = [...document.querySelectorAll("details:not([open]):not(.long)")];
     opened.forEach((fold) => { fold.open = true; });
-    plots.forEach((box) => {
-      const width = box.parentElement.classList.contains("panels") ? 320 : 660;
+    plots.filter((box) => !folded(box)).forEach((box) => {
+      draw(box);
       write(box, "#000");
+      const width = box.parentElement.classList.contains("panels") ? 320 : 660;
       Plotly.relayout(box, { ...paper, width });
     });
   };
   const fold = () => {
     opened.forEach((item) => { item.open = false; });
-    plots.forEach((box) => {
+    drawn().forEach((box) => {
       write(box, colour("--ink"));
       Plotly.relayout(box, { ...theme(), width: null, autosize: true });
     });

@@ -77,7 +77,7 @@ def persona_space(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.F
 def _middles(models: Rows, people: list[str]) -> dict[str, tuple[float, float, str]]:
     """Where each persona's name stands, for readers who cannot tell the colours apart.
 
-    Beside the mean of its finetunes, on the side that faces away from the other personas.
+    Beside the mean of its finetunes, on the side that faces away from the nearest other persona.
     """
     found = {}
     for persona in people:
@@ -87,8 +87,12 @@ def _middles(models: Rows, people: list[str]) -> dict[str, tuple[float, float, s
             sum(estimate(row[key]).value for row in tuned) / len(tuned) for key in ("pc1", "pc2")
         )
         found[persona] = (x, y)
-    middle = sum(x for x, _ in found.values()) / max(len(found), 1)
-    return {p: (x, y, "right" if x < middle else "left") for p, (x, y) in found.items()}
+    placed = {}
+    for persona, (x, y) in found.items():
+        others = [place for name, place in found.items() if name != persona]
+        nearest = min(others, key=lambda o: math.hypot(o[0] - x, o[1] - y), default=(x - 1, y))
+        placed[persona] = (x, y, "right" if x < nearest[0] else "left")
+    return placed
 
 
 def _axis(number: int, shares: Mapping[int, float]) -> str:
