@@ -6,9 +6,10 @@ from functools import cached_property
 
 from persona_probe.activations.contrast import under
 from persona_probe.errors import RequestError
+from persona_probe.evaluation.first_token import first_token
 from persona_probe.evaluation.judge import Case
 from persona_probe.evaluation.outcome import Outcome
-from persona_probe.models.chat import Conversation, Tokens
+from persona_probe.models.chat import Tokens
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.provenance import content_hash
 from persona_probe.steering.arm import Arm
@@ -131,20 +132,13 @@ class ChatJudge:
     def _words(self) -> tuple[list[int], list[int]]:
         """First tokens of the spellings of yes and of no; shared ones say nothing and go."""
         asked = under("", "Answer with one word.")
-        yes, no = ({_first_token(self.model, asked, w) for w in words} for words in (YES, NO))
+        yes, no = ({first_token(self.model, asked, w) for w in words} for words in (YES, NO))
         if not yes - no or not no - yes:
             raise RequestError(
                 f"the tokenizer of {self.model.label} does not tell yes from no by the first "
                 "token; use another chat model as judge"
             )
         return sorted(yes - no), sorted(no - yes)
-
-
-def _first_token(model: ResidualModel, asked: Conversation, word: str) -> int:
-    tokens = model.encode(asked.with_reply(word), add_generation_prompt=False)
-    span = tokens.response or slice(0, 0)
-    start: int = span.start
-    return tokens.ids[start]
 
 
 def read_answers(case: Case, pairs: Sequence[tuple[float, float]]) -> Outcome:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from persona_probe.errors import RequestError
 from persona_probe.evaluation.profile import Profile
@@ -13,6 +13,7 @@ from persona_probe.personas.diagnostic import Channel
 from persona_probe.statistics import Estimate, cluster_bootstrap
 
 RESAMPLES = 2000
+LEVEL = 0.95
 AGREE = 0.3
 """Below this agreement of the channels a result is titled "self-report only"."""
 CHANNELS: tuple[Channel, ...] = ("self-report", "behaviour")
@@ -114,7 +115,9 @@ def channel_agreement(
 ) -> ChannelAgreement:
     """Correlate, over dimensions, what statements say has moved with what scenarios say.
 
-    Undefined unless at least three dimensions have items of both channels. Items are resampled.
+    Undefined unless at least three dimensions have items of both channels. Items are resampled
+    within each dimension and channel, which may hold a few items only; the interval is the middle
+    of the resamples, widened to hold the value.
     """
     _require_same_items([after, before])
     change = after.scores - before.scores
@@ -139,11 +142,27 @@ def channel_agreement(
         reason = f"{len(both)} dimensions have items of both channels, at least 3 are needed"
         return ChannelAgreement(Estimate.undefined(reason, n), said, done)
 
-    def statistic(weights: Float[np.ndarray, "draw item"]) -> np.ndarray:
-        return _correlations(*means(weights))
+    value = float(_correlations(*means(np.ones((1, n))))[0])
+    strata = [np.flatnonzero(row) for table in belongs for row in table]
+    draws = _correlations(*means(_within(strata, n, resamples, seed)))
+    draws = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or not len(draws):
+        return ChannelAgreement(Estimate.undefined("a channel did not move", n, n), said, done)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    found = Estimate(value, min(float(low), value), max(float(high), value), n, n, LEVEL)
+    return ChannelAgreement(found, said, done)
 
-    found = cluster_bootstrap(statistic, n, n, resamples=resamples, seed=seed)
-    return ChannelAgreement(found[0], said, done)
+
+def _within(
+    strata: Sequence[Int[np.ndarray, " member"]], n: int, resamples: int, seed: int
+) -> Float[np.ndarray, "draw item"]:
+    """How often each item occurs in each resample, when every stratum keeps its size."""
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((resamples, n))
+    for members in strata:
+        share = np.full(len(members), 1 / len(members))
+        weights[:, members] = rng.multinomial(len(members), share, size=resamples)
+    return weights
 
 
 def partial_match(

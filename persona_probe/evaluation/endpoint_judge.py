@@ -43,11 +43,17 @@ RETRIED = (408, 409, 425, 429)
 
 
 class _Failed(Exception):
-    """One attempt failed; `again` says whether another may succeed, `wait` how long to wait."""
+    """One attempt failed.
 
-    def __init__(self, reason: str, again: bool = True, wait: float | None = None) -> None:
+    `again` says whether another may succeed, `wait` how long to wait for it, and `alive` whether
+    the endpoint did answer, if only with nonsense.
+    """
+
+    def __init__(
+        self, reason: str, again: bool = True, wait: float | None = None, alive: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.again, self.wait = again, wait
+        self.again, self.wait, self.alive = again, wait, alive
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ class EndpointJudge:
     give_up_after: int = 8
     transport: httpx.BaseTransport | None = None
     sleep: Callable[[float], None] = time.sleep
-    _health: "_Health" = field(default_factory=lambda: _Health())
+    _health: "_Health" = field(
+        default_factory=lambda: _Health(), init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not re.match(r"https?://[^/\s]+", self.url):
@@ -104,7 +112,7 @@ class EndpointJudge:
         if not case.reply.strip():
             return Outcome("degenerate", "the reply is empty")
         jitter = random.Random(case.reply)
-        reason = ""
+        reason, alive = "", False
         for attempt in range(self.attempts):
             if self._health.dead(self.give_up_after):
                 told = reason or self._health.reason
@@ -112,7 +120,7 @@ class EndpointJudge:
             try:
                 outcome = self._ask(client, case)
             except _Failed as failure:
-                reason = str(failure)
+                reason, alive = str(failure), failure.alive
                 if not failure.again:
                     break
                 if attempt + 1 < self.attempts:
@@ -120,7 +128,8 @@ class EndpointJudge:
                     self.sleep(pause if failure.wait is None else failure.wait)
             else:
                 return outcome
-        self._health.failed(reason)
+        if not alive:
+            self._health.failed(reason)
         return Outcome("unscored", f"the judge failed: {reason}")
 
     def _ask(self, client: httpx.Client, case: Case) -> Outcome:
@@ -144,9 +153,8 @@ class EndpointJudge:
             again = response.status_code in RETRIED or response.status_code >= 500
             said = f"status {response.status_code}: {response.text[:SHOWN]!r}"
             raise _Failed(said, again, _retry_after(response))
-        outcome = _verdict(_content(response))
         self._health.answered()
-        return outcome
+        return _verdict(_content(response))
 
 
 class _Health:
@@ -183,9 +191,10 @@ def _content(response: httpx.Response) -> str:
         answer: Any = response.json()
         content = answer["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError):
-        raise _Failed(f"not a chat completion: {response.text[:SHOWN]!r}") from None
+        said = f"not a chat completion: {response.text[:SHOWN]!r}"
+        raise _Failed(said, alive=True) from None
     if not isinstance(content, str):
-        raise _Failed("the answer holds no text")
+        raise _Failed("the answer holds no text", alive=True)
     return content
 
 
@@ -199,4 +208,4 @@ def _verdict(content: str) -> Outcome:
         kind = KINDS.get(str(row.get("outcome", "")).strip().lower())
         if kind is not None:
             return Outcome(kind, f"the judge says: {str(row.get('reason', ''))[:200]}")
-    raise _Failed(f"no verdict in the answer {content[:SHOWN]!r}")
+    raise _Failed(f"no verdict in the answer {content[:SHOWN]!r}", alive=True)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.rating import LEAST_MASS
+from persona_probe.personas.diagnostic import SCENARIO
 from persona_probe.statistics import Estimate, cluster_bootstrap, mean_interval
 
 CONSISTENT = 0.5
@@ -23,7 +24,7 @@ class Instrument:
 
     Attributes:
         option_mass: mean probability that an answer is any of the options.
-        flagged: items on which that is below one half. items: all items.
+        flagged: items on which that is below one half. items: all but scenarios.
         in_words: statements that were read from the options' words for want of label mass.
         acquiescence: mean agreement over the positive and the negative statements alike, in
             [-1, 1]; a model that answers by content is at 0.
@@ -53,10 +54,12 @@ def check_instrument(profile: Profile, resamples: int = RESAMPLES, seed: int = 0
     """Measure what the form does to one arm's answers; items are resampled."""
     options = {"resamples": resamples, "seed": seed}
     words = profile.in_words
+    # The replies of scenarios are given, so there is no option to be outside of.
+    mass = profile.option_mass[[item.format != SCENARIO for item in profile.items]]
     return Instrument(
-        option_mass=float(profile.option_mass.mean()),
-        flagged=int((profile.option_mass < LEAST_MASS).sum()),
-        items=len(profile.items),
+        option_mass=float(mass.mean()) if len(mass) else float("nan"),
+        flagged=int((mass < LEAST_MASS).sum()),
+        items=len(mass),
         in_words=0 if words is None else int(words.sum()),
         acquiescence=_acquiescence(profile, options),
         order_effect=_difference(profile, [not f.descending for f in profile.forms], options),

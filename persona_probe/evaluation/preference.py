@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona_probe.activations.contrast import request
 from persona_probe.errors import RequestError
-from persona_probe.models.chat import Conversation
+from persona_probe.evaluation.first_token import first_token
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.personas.judge_rules import JudgeRules
 from persona_probe.personas.safety_suite import SafetyPrompt
@@ -91,7 +91,7 @@ def refusal_probability(
     conversations = [request(prompt, system) for prompt in prompts]
     openers = (rules.refusal_openers, rules.compliance_openers)
     refusing, complying = (
-        {_first_token(model, conversations[0], opener) for opener in several} for several in openers
+        {first_token(model, conversations[0], opener) for opener in several} for several in openers
     )
     both = refusing & complying
     refusing, complying = refusing - both, complying - both
@@ -133,11 +133,3 @@ def pair_margins(
         tuple(prompt.family for prompt in paired),
         per_token[:, : len(paired)] - per_token[:, len(paired) :],
     )
-
-
-def _first_token(model: ResidualModel, conversation: Conversation, reply: str) -> int:
-    tokens = model.encode(conversation.with_reply(reply), add_generation_prompt=False)
-    if tokens.response is None or tokens.response.start >= tokens.response.stop:
-        raise RequestError(f"the opener {reply!r} has no tokens; remove it from judge.toml")
-    first: int = tokens.response.start
-    return tokens.ids[first]

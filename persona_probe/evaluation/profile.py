@@ -9,7 +9,8 @@ over its items. How an item is read depends on its format:
 * A scenario with two whole replies: tanh(m / 2) of the difference m of their log-probabilities per
   token, which is the same relative difference for the two replies' mean token probabilities.
 
-The first two are self-report: what the model would say, not what it does. Scenarios let it act.
+The first two are self-report: what the model would say, not what it does. Scenarios let it act;
+each of their replies is scored by itself, so that no order comes in.
 """
 
 from collections.abc import Sequence

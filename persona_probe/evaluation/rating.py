@@ -19,6 +19,7 @@ from torch import Tensor
 
 from persona_probe.activations.contrast import under
 from persona_probe.errors import RequestError
+from persona_probe.evaluation.first_token import first_token
 from persona_probe.models.chat import Conversation
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.personas.diagnostic import Form, Item, Scale
@@ -159,7 +160,7 @@ def label_tokens(
         RequestError: nothing is left of a label.
     """
     several = [
-        {_first_token(model, asked, spelling) for spelling in (label, f" {label}")}
+        {first_token(model, asked, spelling) for spelling in (label, f" {label}")}
         for label in labels
     ]
     found = [
@@ -173,10 +174,3 @@ def label_tokens(
                 f"{', '.join(labels)}; give the scale other labels in pack.toml"
             )
     return [tuple(sorted(own)) for own in found]
-
-
-def _first_token(model: ResidualModel, asked: Conversation, reply: str) -> int:
-    tokens = model.encode(asked.with_reply(reply), add_generation_prompt=False)
-    span = tokens.response or slice(0, 0)
-    start: int = span.start
-    return tokens.ids[start]

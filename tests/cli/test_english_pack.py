@@ -49,8 +49,7 @@ def test_evaluate_measures_outcomes_profile_instrument_and_positive_control(
     estimates = found["rows"][0]["estimates"]
     assert {"safe on harmful", "safe, tier T3", "profile OVERSIGHT"} <= set(estimates)
     instrument = found["instruments"]["tuned"]
-    assert instrument["items"] == 20
-    assert instrument["in_words"] > 0
+    assert 0 < instrument["in_words"] <= instrument["items"] < 20
     assert instrument["order_effect"]["value"] is None
     control = found["positive_control"]
     assert control["of"] == 4

@@ -98,6 +98,12 @@ def test_an_endpoint_that_dies_halfway_leaves_the_rest_unscored_soon(
     assert "stopped answering" in outcomes[-1].reason
 
 
+def test_nonsense_is_no_death(judge: Any, endpoint: Endpoint, cases: list[Case]) -> None:
+    endpoint.moods += ["nonsense"] * 4 * 3
+    outcomes = judge(concurrency=1, give_up_after=1).outcomes(cases)
+    assert [o.kind for o in outcomes] == ["unscored"] * 3 + EXPECTED[3:]
+
+
 def test_nobody_there_is_no_traceback(cases: list[Case]) -> None:
     judge = EndpointJudge("http://127.0.0.1:9", "grader", pause=0.0, timeout=1.0, give_up_after=1)
     outcomes = judge.outcomes(cases)

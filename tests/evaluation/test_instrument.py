@@ -73,9 +73,11 @@ def test_a_liking_for_the_first_label_is_an_order_effect_and_a_format_error() ->
 
 
 def test_answers_outside_the_options_are_counted() -> None:
-    mass = np.where(np.arange(len(ITEMS)) < 7, 0.2, 0.9)
+    mass = np.where(ACTS, 1.0, 0.9)
+    mass[np.flatnonzero(~ACTS)[:7]] = 0.2
     found = check_instrument(replace(NEUTRAL, option_mass=mass), resamples=50)
-    assert (found.flagged, found.items) == (7, len(ITEMS))
+    assert (found.flagged, found.items) == (7, int((~ACTS).sum()))
+    assert found.option_mass == pytest.approx(mass[~ACTS].mean())
     assert found.to_json()["in_words"] == 0
 
 
