@@ -216,3 +216,32 @@ def test_another_judge_or_another_request_is_not_confused(pack: Pack, tmp_path: 
     assert cache.get("recorder", one, "No.") is not None
     assert cache.get("recorder", two, "No.") is None
     assert cache.get("another", one, "No.") is None
+
+
+@pytest.mark.slow
+def test_judging_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    from tests.evaluation.killed_judge import CASES, Slow
+
+    for least in (1, 40, 120):
+        child = subprocess.Popen([sys.executable, "-m", "tests.evaluation.killed_judge", tmp_path])
+        while child.poll() is None and _lines(tmp_path) < least:
+            time.sleep(0.005)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    kept = _lines(tmp_path) - 1
+    rest = Slow()
+    found = judge_cases(rest, CASES, JudgementCache(tmp_path))
+    assert 100 < kept < len(CASES)
+    assert rest.seen == len(CASES) - kept
+    assert found == {case: Outcome("refuse", case.reply) for case in CASES}
+
+
+def _lines(folder: Path) -> int:
+    """Whole lines on the disk, the first of which names the judge."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
