@@ -78,6 +78,7 @@ def sweep(
 --adapter narrow-virtue-0 --operation ablate --act-at all --schedule both
     """
     from persona_probe.directions.direction_set import load_directions
+    from persona_probe.errors import RequestError
     from persona_probe.evaluation.calibrated import Goal, sweep_calibrated
     from persona_probe.evaluation.sweep import Manner, sweep_directions
     from persona_probe.models.loading import load_model
@@ -90,6 +91,8 @@ def sweep(
     asked = load_pack(pack)
     treatment = Treatment(operation, schedule)
     goal = None if calibrate is None else Goal.parse(calibrate)
+    if goal and strengths is not None:
+        raise RequestError("--calibrate looks for the strengths itself; leave --strengths out")
     amounts = [] if goal else _strengths(strengths, treatment.has_strength, operation)
     loaded = load_model(ModelRef(model_name(model), adapter=adapter), device=device, dtype=dtype)
     given = load_directions(directions, loaded)

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet, direction_at
 from persona_probe.errors import RequestError
 from persona_probe.models.chat import Tokens
 from persona_probe.models.loading import load_model
+from persona_probe.models.ref import ADAPTER_CONFIG
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site, parse_sites
 from persona_probe.steering import interventions_along, operation_named
@@ -167,7 +169,7 @@ def _source(model: ResidualModel, name: str) -> tuple[ResidualModel, str | None]
     """
     if name == BARE:
         return model, None
-    if name in model.ref.adapters():
+    if name in model.ref.adapters() or (Path(name).expanduser() / ADAPTER_CONFIG).is_file():
         return model, name
     try:
         other = load_model(name, str(model.device), model.dtype)

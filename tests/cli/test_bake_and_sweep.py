@@ -114,6 +114,7 @@ def test_sweep_takes_operations_and_what_follows_them(
     assert "unsteered" in done.stdout
     for more, said in [
         (["--operation", "rotate"], "rotate needs --strengths"),
+        (["--strengths", "1", "--calibrate", "kl=0.1"], "leave --strengths out"),
         (["--operation", "ablate", "--strengths", "1"], "ablate has no strength"),
         (["--then", "add virtue"], "cannot read the intervention 'add virtue'"),
         (["--operation", "ablate", "--calibrate", "kl=0.1"], "calibrated with ablate"),

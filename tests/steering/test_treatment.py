@@ -71,6 +71,7 @@ def test_a_patch_names_the_run_that_it_takes_values_from(
         return made.operation.projections[tuple(texts[0].ids)][Site(1)]
 
     bare, tuned, other = (values(s) for s in ("bare", "tuned", str(tiny_llama_folder)))
+    assert tuned.equal(values(str(tiny_llama_folder / "adapters" / "tuned")))
     assert bare.allclose(other)
     assert not bare.allclose(tuned)
     with pytest.raises(RequestError, match="choose one of bare, other, tuned, or name a model"):
