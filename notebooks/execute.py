@@ -1,6 +1,6 @@
 """Run notebooks, and keep their outputs so that they read well on the web.
 
-    python notebooks/execute.py [NAME …]
+    python notebooks/execute.py [NAME …] [--into FOLDER]
 
 Each runs in a kernel of its own, in an empty folder, and is written back with its outputs. A plotly
 figure is kept twice: as data, which Jupyter draws, and as a PNG, which is all that a code-hosting
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,8 +109,11 @@ def add_pictures(several: list[Any]) -> None:
         browser.close()
 
 
-def main(names: list[str]) -> None:
-    """Run the notebooks whose name holds one of `names`, or all, and write them back."""
+def main(names: list[str], into: Path | None) -> None:
+    """Run the notebooks whose name holds one of `names`, or all.
+
+    They are written back with pictures of their figures, or without to the folder `into`.
+    """
     chosen = [path for path in notebooks() if not names or any(n in path.name for n in names)]
     done = {}
     with TemporaryDirectory() as scratch:  # where no earlier run lies about
@@ -118,10 +122,15 @@ def main(names: list[str]) -> None:
         for path in chosen:
             sys.stderr.write(f"{path.name}\n")
             done[path] = execute(path, folder)
-    add_pictures(list(done.values()))
+    if into is None:
+        add_pictures(list(done.values()))
     for path, notebook in done.items():
-        nbformat.write(notebook, path)
+        nbformat.write(notebook, path if into is None else into / path.name)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = ArgumentParser(description="Run notebooks.")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--into", type=Path, metavar="FOLDER")
+    asked = parser.parse_args()
+    main(asked.names, asked.into)

@@ -10,13 +10,20 @@ from persona_probe.directions.checks.controls import isotropic
 from persona_probe.directions.direction_set import DirectionSet, direction_at
 from persona_probe.evaluation.profile import Profile, Questionnaire, joined
 from persona_probe.evaluation.profile_match import dimension_scores, signature_match
+from persona_probe.evaluation.rating import FORMS
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.sampling import spread, spread_items
 from persona_probe.playground.setting import Question, Setting, intervention, units_of
 from persona_probe.progress import silent
-from persona_probe.report.palette import ink_on, persona_colours, title_of
+from persona_probe.report.palette import (
+    NEGATIVE,
+    POSITIVE,
+    STRONGEST_TINT,
+    persona_colours,
+    title_of,
+)
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Arm, Intervention
 from persona_probe.steering.dialogue import SIDES
@@ -24,7 +31,9 @@ from persona_probe.steering.scale import Scale
 from persona_probe.steering.schedule import SCHEDULES, matching_schedule
 from persona_probe.steering.stream import stream
 
-ITEMS = 100  # of the diagnostic: few enough that the profile follows a slider
+# Of the diagnostic: few enough that the profile follows a slider. A statement on a scale is put in
+# several forms, and counts as often.
+ITEMS = 100
 AT_ONCE = 25  # items per step, so that a reply never waits long for a profile
 RESAMPLES, PERMUTATIONS = 500, 1
 EXAMPLES = {"harmful": 8, "borderline": 3, "benign": 3}
@@ -77,9 +86,10 @@ class Session:
             "layer": layers[(len(layers) - 1) // 2],
             "positions": matching_schedule(read_at),
             "schedules": list(SCHEDULES),
+            "ends": [NEGATIVE, POSITIVE],
+            "tint": STRONGEST_TINT,
             "personas": [
-                {"name": p, "title": self._title(p), "colour": c, "ink": ink_on(c)}
-                for p, c in colours.items()
+                {"name": p, "title": self._title(p), "colour": c} for p, c in colours.items()
             ],
             "examples": self._examples(),
         }
@@ -183,8 +193,9 @@ class Session:
             for family in direction.families_used
         }
         held_out = self.pack.diagnostic.of(self.pack.split().evaluate - used)
-        asked = spread_items(held_out, ITEMS)
-        parts = [asked.items[i : i + AT_ONCE] for i in range(0, len(asked), AT_ONCE)] or [()]
+        forms = 1 if held_out.scale is None else FORMS
+        asked, step = spread_items(held_out, ITEMS // forms), max(1, AT_ONCE // forms)
+        parts = [asked.items[i : i + step] for i in range(0, len(asked), step)] or [()]
         return [
             Questionnaire.of(self.model, replace(asked, items=part), self.pack.neutral_system)
             for part in parts

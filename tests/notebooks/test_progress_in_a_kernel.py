@@ -1,5 +1,6 @@
 """What a long job looks like in a real kernel."""
 
+import asyncio
 from typing import Any
 
 import nbformat
@@ -34,7 +35,7 @@ def test_a_bar_moves_in_place_and_goes_when_the_work_is_done(
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     client = Watching(notebook, timeout=300, startup_timeout=300, kernel_name="python3")
     client.shown = []
-    client.execute()
+    asyncio.run(client.async_execute())  # `execute` would leave its loop open
     assert len(client.shown) > 3
     assert "Counting &lt;sheep&gt;" in client.shown[0]
     assert any("2 of 4" in page for page in client.shown)

@@ -4,7 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SIDES = ["unsteered", "steered"];
 const FARTHEST = 2; // where a slider ends; its number may go on
-const TINT = 62, FULL = 0.5; // per cent of tint, of a token half a class gap or more from the middle
+const FULL = 0.5; // class gaps from the middle at which a token has its full tint
 const REST = 120; // milliseconds without a movement before anything is asked for
 
 const at = (id) => document.getElementById(id);
@@ -148,10 +148,11 @@ async function save() {
 
 // ---------------------------------------------------------------- replies
 
+const paint = (name, colour) => document.documentElement.style.setProperty(name, colour);
+
 function tone(axis) {
-  const { colour, title } = persona(axis);
-  document.documentElement.style.setProperty("--axis", colour);
-  document.documentElement.style.setProperty("--mix", persona(largest() ?? axis).colour);
+  const { title } = persona(axis);
+  paint("--mix", persona(largest() ?? axis).colour);
   at("low").textContent = signed(-FULL, 1);
   at("high").textContent = `${signed(FULL, 1)} class gaps towards ${title}`;
   const added = Object.entries(strengths()).filter(([, amount]) => amount !== 0);
@@ -167,10 +168,10 @@ function clearReplies() {
 }
 
 function show(piece) {
-  const share = Math.min(Math.abs(piece.value) / FULL, 1) * TINT;
+  const share = Math.min(Math.abs(piece.value) / FULL, 1) * about.tint * 100;
   const span = make("span", {}, piece.text);
   span.style.background =
-    `color-mix(in srgb, var(${piece.value > 0 ? "--axis" : "--grey"}) ${share.toFixed(1)}%, transparent)`;
+    `color-mix(in srgb, var(${piece.value > 0 ? "--high" : "--low"}) ${share.toFixed(1)}%, transparent)`;
   const mine = tokens[piece.row];
   span.dataset.number = mine.length;
   mine.push(piece);
@@ -350,7 +351,7 @@ function saySite() {
   }
 }
 
-function slider({ name, title, colour, ink }) {
+function slider({ name, title, colour }) {
   const limits = { step: "0.05", value: "0" };
   const range = make("input", { ...limits, type: "range", id: `range-${name}`, min: -FARTHEST, max: FARTHEST, list: "zero-tick" });
   const number = make("input", { ...limits, type: "number", id: `number-${name}`, "aria-label": `${title}, as a number` });
@@ -358,11 +359,13 @@ function slider({ name, title, colour, ink }) {
   number.addEventListener("input", () => { range.value = number.value; moved(); });
   const box = make("div", { class: "slider", id: `slider-${name}` }, make("label", { for: range.id }, title), range, number);
   box.style.setProperty("--tone", colour);
-  box.style.setProperty("--on-tone", ink);
   return box;
 }
 
 function build() {
+  paint("--low", about.ends[0]);
+  paint("--high", about.ends[1]);
+  paint("--tint", `${about.tint * 100}%`);
   at("model").textContent = [about.model, about.adapter ? `adapter ${about.adapter}` : "no adapter", `pack ${about.pack}`].join(" · ");
   const unit = about.units === "norm" ? "median residual norms" : "class gaps";
   at("sliders").append(make("p", { class: "quiet" }, `in ${unit} at the site; 0 changes nothing`),
