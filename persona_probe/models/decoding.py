@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from persona_probe.models.attention import own_attention
 from persona_probe.models.memory import Memory, attend_in_turn
-from persona_probe.models.packing import KeysAndValues, PackedBatch, packed_attention
+from persona_probe.models.packing import KeysAndValues, PackedBatch, pack, packed_attention
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.models.site import Site
 
@@ -87,6 +87,12 @@ def decode(
         memory.advance()
     logits: Tensor = output.logits[:, -1]
     return logits.float()
+
+
+def bytes_per_token(model: ResidualModel) -> int:
+    """Memory that the keys and values of one token take, over all blocks."""
+    kept, _ = read_prompts(model, pack([[model.pad_id]], model.device), model.sites[-1])
+    return sum(x.numel() * x.element_size() for states in kept.values() for x in states)
 
 
 @contextmanager

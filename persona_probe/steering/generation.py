@@ -15,6 +15,7 @@ import torch
 from persona_probe.activations.budget import Budget
 from persona_probe.errors import RequestError
 from persona_probe.models.chat import Conversation
+from persona_probe.models.decoding import bytes_per_token
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.progress import progress
 from persona_probe.provenance import content_hash
@@ -28,7 +29,9 @@ from persona_probe.steering.trunk import may_part
 
 __all__ = ["Arm", "Completion", "generate"]
 
-TOKENS = 16_384
+TOKENS = 16_384  # larger batches are no faster on a CPU
+SHARE = 0.5
+"""Of the free memory of an accelerator; the rest is for a pass itself and for fragments."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def generate(
         temperature: 0 takes the likeliest token, 1 samples from the model.
         seed: decides all samples; see the module's text.
         n_samples: replies per conversation and arm.
-        batch_tokens: upper bound on the tokens of a batch, prompts and replies.
+        batch_tokens: tokens held in memory at most, prompts and replies; by the device if not
+            given. It decides speed and memory, not results.
         description: of the progress bar.
 
     Returns:
@@ -111,13 +115,14 @@ def generate(
         for s in range(n_samples)
     }
     longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens
-    budget = Budget(TOKENS if batch_tokens is None else batch_tokens)
+    joins = may_part(model, longest)
+    budget = Budget(_tokens_that_fit(model, joins) if batch_tokens is None else batch_tokens)
     replies: dict[Key, Reply] = {}
     with torch.no_grad(), progress(description, len(rows), "replies") as advance:
         for adapter in dict.fromkeys(arm.adapter for arm in arms):
             some = [row for row in rows.values() if arms[row.key[0]].adapter == adapter]
             with model.adapter(adapter):
-                run = replies_joining if may_part(model, longest) else replies_in_lockstep
+                run = replies_joining if joins else replies_in_lockstep
                 replies |= run(model, some, max_new_tokens, temperature, budget, advance)
     return Completions(
         Completion(
@@ -132,6 +137,14 @@ def generate(
         for c, conversation in enumerate(conversations)
         for s in range(n_samples)
     )
+
+
+def _tokens_that_fit(model: ResidualModel, joins: bool) -> int:
+    """Tokens to hold in memory at once: by what is free on an accelerator."""
+    if model.device.type != "cuda" or not joins:
+        return TOKENS
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(TOKENS, int(SHARE * free / bytes_per_token(model)))
 
 
 def _identity(conversation: Conversation) -> str:

@@ -231,3 +231,11 @@ def test_a_model_spread_by_a_device_map_gives_the_same(
     plain = load_model(str(tiny_llama_folder))
     found, expected = (generate(m, conversations, arms, 6) for m in (spread, plain))
     assert found == expected
+
+
+def test_a_tokens_memory_is_that_of_its_keys_and_values(talkative: Any) -> None:
+    from persona_probe.models.decoding import bytes_per_token
+
+    config = talkative.network.config
+    width = config.num_key_value_heads * config.head_dim
+    assert bytes_per_token(talkative) == 2 * config.num_hidden_layers * width * 4
