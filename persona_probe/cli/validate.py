@@ -27,6 +27,14 @@ def validate(
             help="Activations of the same conversations to beat, e.g. the embedding layer; repeat.",
         ),
     ] = None,
+    same_tokens: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="BEFORE AFTER",
+            help="Activations of both models on the same prompts, such as PACK:safety: do the "
+            "directions tell them apart, where no word differs?",
+        ),
+    ] = None,
     split_seed: Annotated[int, typer.Option(help="The --seed of `find`.")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Every number, with its control.")] = False,
     card: Annotated[
@@ -40,10 +48,14 @@ def validate(
     Example: persona-probe validate artifacts/directions artifacts/acts/bare/last_prompt_token
     """
     from persona_probe.activations.activation_set import ActivationSet
+    from persona_probe.directions.before_after.same_tokens import validate_on_same_tokens
     from persona_probe.directions.checks.evaluating import captured_in, evaluate_all
     from persona_probe.directions.checks.validation_table import (
+        DETECTION_HEADS,
         FULL_HEADS,
         HEADS,
+        SAME_TOKENS,
+        detection_rows,
         footnotes,
         full_rows,
         short_rows,
@@ -70,4 +82,15 @@ def validate(
     ]
     about = [{k: v for k, v in each.to_json().items() if k != "rows"} for each in found]
     text = table(FULL_HEADS, full_rows(found)) if full else table(HEADS, short_rows(found))
-    result({"rows": rows, "directions": about}, as_json, "\n".join([text, "", *footnotes(found)]))
+    told, text = {"rows": rows, "directions": about}, "\n".join([text, "", *footnotes(found)])
+    if same_tokens:
+        pair = [ActivationSet.open(folder) for folder in same_tokens]
+        again = validate_on_same_tokens(
+            load_directions(directions), *pair, permutations=permutations, seed=seed
+        )
+        told["same_tokens"] = [each.to_json() for each in again]
+        name = same_tokens[1].resolve().parent.name
+        title = f"The same tokens in both models: {name} from before"
+        shown = table(DETECTION_HEADS, detection_rows(again), title)
+        text = f"{text}\n\n{shown}\n{SAME_TOKENS}"
+    result(told, as_json, text)

@@ -17,10 +17,13 @@ from persona_probe.statistics import Estimate, json_number
 
 RELIABLE = 0.8
 DOUBTS = {
-    "loud coordinate": "one coordinate varies so much that it may own the direction",
+    "loud coordinate": "coordinates that vary very much own the direction: without them it is "
+    "another one, or separates less",
+    "drowned": "separates better without a few loud coordinates; shrinkage_lda and linear_probe "
+    "weigh them down",
     "low variance": "most of it lies where activations hardly vary",
-    "surface": "not shown to beat what can be read off the text; no direction between system lines "
-    "can",
+    "surface": "not shown to beat what can be read off the text; between system lines, whose words "
+    "differ by design, nothing can: see --same-tokens",
     "shuffles": "shuffled labels give directions that separate as well (p > .05)",
     "labels unused": "shuffled labels give the same axis: the finder asks who is paired with whom",
     "unreliable": f"split-half reliability below {RELIABLE}",
@@ -77,11 +80,30 @@ class ValidationRow:
         return self.outlier_ratio > LIMIT
 
     @property
+    def owned_by_outliers(self) -> bool:
+        """Whether a flagged direction does not hold without its loud coordinates.
+
+        Less than half of its squared length is left then, or it separates worse than the interval
+        of its AUROC reaches; a flag that nobody looked into counts as true.
+        """
+        quiet = self.without_outliers
+        if not self.outlier_flag or quiet is None:
+            return self.outlier_flag
+        return not (quiet.masked_cosine**2 > 0.5 and quiet.masked.value >= self.auroc.low)
+
+    @property
+    def drowned_by_outliers(self) -> bool:
+        """Whether a flagged direction separates clearly better without its loud coordinates."""
+        quiet = self.without_outliers
+        return self.outlier_flag and quiet is not None and quiet.masked.low > self.auroc.value
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """What should make a reader doubt the direction, in the words of `DOUBTS`."""
         chance, share = self.chance, self.variance_share
         there = {
-            "loud coordinate": self.outlier_flag,
+            "loud coordinate": self.owned_by_outliers,
+            "drowned": self.drowned_by_outliers,
             "low variance": share is not None and share.flag,
             "surface": self.gain.defined and not self.gain.low > 0,
             "shuffles": chance is not None and not chance.without_labels and chance.p > 0.05,
@@ -116,6 +138,7 @@ class ValidationRow:
             "controls": {name: area.to_json() for name, area in self.controls.items()},
             "outlier_ratio": json_number(self.outlier_ratio),
             "outlier_flag": self.outlier_flag,
+            "owned_by_outliers": self.owned_by_outliers,
             "flags": list(self.flags),
             **measured,
         }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from persona_probe.directions.checks.evaluating import Evaluated
-from persona_probe.directions.checks.validation_row import DOUBTS, ValidationRow
+from persona_probe.directions.checks.validation_row import DOUBTS, Validation, ValidationRow
 from persona_probe.statistics import Estimate
 
 HEADS = [
@@ -21,6 +21,12 @@ HEADS = [
     "doubts",
 ]
 FULL_HEADS = ["direction", "layer", "number", "value", "95 %", "n", "clusters", "beside it"]
+DETECTION_HEADS = ["direction", "layer", "AUROC", "n", "d'", "p max-T", "random: isotropic"]
+SAME_TOKENS = (
+    "AUROC, d': held-out families, 95 % over families; no word differs, so .5 is the surface. "
+    "random: middle 95 % of random directions. What training of any kind does counts too: give a "
+    "placebo as AFTER."
+)
 NOTHING = "-"
 MEANINGS = (
     "AUROC, d', selectivity, gain: held-out families, 95 % over families. p max-T: permutation, "
@@ -51,6 +57,23 @@ def short_rows(found: Sequence[Evaluated]) -> list[list[str]]:
         ]
         for each in found
         for row in each.validation.rows
+    ]
+
+
+def detection_rows(found: Sequence[Validation]) -> list[list[str]]:
+    """One line per direction that was to tell two models apart."""
+    return [
+        [
+            each.persona,
+            str(row.site.layer),
+            _with_interval(row.auroc),
+            str(row.auroc.n),
+            _value(row.d_prime),
+            f"{row.p_over_sites:.4f}",
+            f"{row.controls['isotropic'].low:.3f}, {row.controls['isotropic'].high:.3f}",
+        ]
+        for each in found
+        for row in each.rows
     ]
 
 

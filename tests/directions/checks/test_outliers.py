@@ -67,7 +67,7 @@ def test_validation_shows_what_the_loud_coordinate_hid(planted: Any) -> None:
     found = find_directions(found_on, finder_named("mean_difference"), "hero", "neutral")
     for row in validate(found, held_out, found_on, relabellings=9).rows:
         assert row.outlier_flag
-        assert "loud coordinate" in row.flags
+        assert {"loud coordinate", "drowned"} <= set(row.flags)
         quiet = row.without_outliers
         assert quiet is not None
         assert quiet.coordinates == (5,)
@@ -75,6 +75,29 @@ def test_validation_shows_what_the_loud_coordinate_hid(planted: Any) -> None:
         assert quiet.standardised.value > row.auroc.value + 0.05
         assert quiet.masked_cosine < 0.97
         assert quiet.masked.n == row.auroc.n
+
+
+def test_a_direction_that_is_one_loud_coordinate_is_owned_by_it(planted: Any) -> None:
+    """Here the loud coordinate tells the classes apart, and nothing else does."""
+    from persona_probe.directions.checks.validation import validate
+    from persona_probe.directions.finder import find_directions
+
+    def told_by_one(seed: int, prefix: str) -> Any:
+        data = planted(seed, gap=0.0, prefix=prefix, sites=(0,)).activations
+        values = data.values.clone()
+        values[..., 5] *= 20.0
+        values[..., 5] += 200.0 * torch.tensor([[name == "hero"] for name in data.labels])
+        return data.with_values(values)
+
+    found_on, held_out = told_by_one(0, "family"), told_by_one(1, "held")
+    found = find_directions(found_on, finder_named("mean_difference"), "hero", "neutral")
+    [row] = validate(found, held_out, found_on, relabellings=9).rows
+    assert row.auroc.low > 0.9
+    assert row.owned_by_outliers
+    assert "loud coordinate" in row.flags
+    assert row.to_json()["owned_by_outliers"]
+    [unknown] = validate(found, held_out).rows  # nobody looked without it
+    assert "loud coordinate" in unknown.flags
 
 
 def test_a_dead_coordinate_breaks_nothing(planted: Any) -> None:

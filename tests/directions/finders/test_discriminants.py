@@ -64,3 +64,40 @@ def test_collinear_activations_have_a_discriminant(name: str, planted: Any) -> N
     raw = FINDERS[name]().fit(torch.cat([x, x[:, :5]], dim=1), y)
     assert torch.isfinite(raw).all()
     assert raw[32:] == pytest.approx(raw[:5], rel=1e-6)
+
+
+def test_the_whitened_direction_is_the_one_that_least_squares_concept_erasure_removes() -> None:
+    """Identities of LEACE (Belrose et al. 2023, arXiv:2306.03819) for two classes.
+
+    Its eraser is x - D (w'x) / (w'D), D the difference of means and w = S^-1 D. Afterwards the
+    class means are equal, so no linear probe learns anything, and of all projections along D that
+    achieve this it changes the activations least.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(5)
+    n, width = 4_000, 6
+    y = np.arange(n) % 2 == 0
+    x = rng.normal(size=(n, width)) @ (rng.normal(size=(width, width)) + 2 * np.eye(width))
+    x += y[:, None] * rng.normal(size=width)
+    x -= x.mean(axis=0)
+    data, labels = torch.from_numpy(x), torch.from_numpy(y)
+    difference = FINDERS["mean_difference"]().fit(data, labels).numpy()
+    whitened = FINDERS["whitened_difference"]().fit(data, labels).numpy()
+
+    def erased(w: np.ndarray) -> np.ndarray:
+        return np.asarray(x - np.outer(x @ w, difference) / (w @ difference))
+
+    gone = erased(whitened)
+    assert np.abs(gone[y].mean(axis=0) - gone[~y].mean(axis=0)).max() < 1e-9
+    assert LogisticRegression().fit(x, y).score(x, y) > 0.6
+    assert LogisticRegression().fit(gone, y).score(gone, y) == pytest.approx(0.5, abs=0.02)
+    # LEACE has the total covariance, S + c D D', which gives the same w (Sherman-Morrison).
+    total = np.linalg.solve(np.cov(x.T), difference)
+    cosine = total @ whitened / np.linalg.norm(total) / np.linalg.norm(whitened)
+    assert cosine == pytest.approx(1.0, abs=1e-4)
+    least = np.square(gone - x).sum()
+    others = [whitened + size * rng.normal(size=width) for size in (0.3, 1.0) for _ in range(20)]
+    wide = np.linalg.norm(whitened)
+    for other in [difference, *(whitened + wide * o / np.linalg.norm(o) for o in others)]:
+        assert np.square(erased(other) - x).sum() > least
