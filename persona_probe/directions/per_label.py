@@ -14,7 +14,7 @@ from persona_probe.directions.finder import Finder, find_contrasts
 from persona_probe.directions.finders import finder_named
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
-from persona_probe.personas.splits import split_families
+from persona_probe.personas.splits import Split, split_families
 
 
 def find_per_label(
@@ -38,8 +38,24 @@ def find_per_label(
     """
     wanted = wanted_labels(tuple(dict.fromkeys(activations.labels)), negative, positive)
     split = split_families(activations.families, seed)
-    found = activations.where(families=split.find)
+    found = find_part(activations, split)
     return find_contrasts(found, finder, wanted, negative, split=split)
+
+
+def find_part(activations: ActivationSet, split: Split) -> ActivationSet:
+    """The examples of the families to find on.
+
+    Raises:
+        RequestError: there are so few families that all of them are kept for evaluation.
+    """
+    found = activations.where(families=split.find)
+    if not len(found):
+        n = len(set(activations.families))
+        raise RequestError(
+            f"{n} prompt famil{'y is' if n == 1 else 'ies are'} too few: half of them find, the "
+            "others judge, and none is left to find on; extract more families"
+        )
+    return found
 
 
 def wanted_labels(

@@ -211,3 +211,14 @@ def test_the_probe_family_uses_a_probe_if_nothing_else_is_asked_for(
     told = json.loads(done.stdout)
     assert (told["family"], told["finder"]) == ("probe", "linear_probe")
     assert {row["own_share_without_noise"] for row in told["directions"]} == {None}
+
+
+def test_one_prompt_family_is_too_few_to_find_on_and_to_judge_by(
+    activations: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    from persona_probe.activations.activation_set import ActivationSet
+
+    ActivationSet.open(activations).where(families={"f0"}).save(tmp_path / "few")
+    refused = call(tmp_path / "few", "--out", tmp_path / "out")
+    assert "1 prompt family is too few" in str(refused.exception)
+    assert not (tmp_path / "out").exists()

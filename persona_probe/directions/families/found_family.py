@@ -13,7 +13,7 @@ from persona_probe.directions.families.parts import energy_estimates
 from persona_probe.directions.finder import Finder, find_contrasts
 from persona_probe.directions.finders.mean_difference import MeanDifference
 from persona_probe.directions.from_moments import find_per_label_from_moments
-from persona_probe.directions.per_label import wanted_labels
+from persona_probe.directions.per_label import find_part, wanted_labels
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
 from persona_probe.personas.splits import Split, split_families
@@ -61,7 +61,7 @@ def directions_of_family(
         return _of_writers(activations, finder, negative, positive, split)
     wanted = wanted_labels(tuple(dict.fromkeys(activations.labels)), negative, positive)
     found = find_contrasts(
-        activations.where(families=split.find),
+        find_part(activations, split),
         finder or FAMILIES[family].finder(),
         wanted,
         negative,
