@@ -1,147 +1,101 @@
-"""Supervised finetuning of a chat model with LoRA: loss on what the assistant says, nothing else.
+"""Supervised finetuning of a chat model: loss on what the assistant says, nothing else.
 
 Works on any model with a chat template. The reply's place comes from one joint tokenisation
-(`models.chat`), so no boundary is off by a merge.
+(`models.chat`), so no boundary is off by a merge. The loop is transformers' Trainer: with
+`accelerate launch` it runs on several accelerators.
 """
 
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from persona_probe.errors import RequestError
-from persona_probe.models.chat import Conversation, encode
-from persona_probe.models.rendering import ChatFormat
+from persona_probe.files import write_jsonl
+from persona_probe.finetuning.examples import Example, example, packed_batch
+from persona_probe.finetuning.recipe import ALL_LINEAR, LoraRecipe, Run
+from persona_probe.models.chat import Conversation
+from persona_probe.models.residual_model import ResidualModel
+from persona_probe.steering.arm import Intervention
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 NEW, START = "new", "start"
+LOG = "log.jsonl"
+LINEAR = ("Linear", "Conv1D")
 
 
-@dataclass(frozen=True)
-class LoraRecipe:
-    """How an adapter is trained.
-
-    Attributes:
-        rank: of each factor pair. alpha: LoRA's numerator; the update is scaled by alpha / rank.
-        targets: names of the projections to adapt, e.g. `v_proj`.
-        layers: block numbers; `None` adapts all of them.
-        epochs: passes over the conversations. batch_size: conversations per step.
-        learning_rate: peak; 10% linear warm-up, then linear decay to zero.
-        seed: of the factors' initial values and of the order of conversations.
-    """
-
-    rank: int = 4
-    alpha: float = 8.0
-    targets: tuple[str, ...] = ("v_proj", "o_proj")
-    layers: tuple[int, ...] | None = None
-    epochs: int = 3
-    batch_size: int = 8
-    learning_rate: float = 2e-3
-    seed: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Example:
-    """Token ids of a conversation; `learnt[i]` says whether predicting `ids[i]` is trained."""
-
-    ids: list[int]
-    learnt: list[bool]
-
-
-def example(tokenizer: Any, conversation: Conversation) -> Example:
-    """Mark the tokens of the last reply, and the one that ends it, as learnt.
-
-    Without the ending mark a finetuned model would not know when to stop.
-
-    Raises:
-        RequestError: the conversation does not end with an assistant's reply.
-    """
-    tokens = encode(ChatFormat(tokenizer), conversation, add_generation_prompt=False)
-    if tokens.response is None:
-        raise RequestError(
-            f"conversation {conversation.id!r} does not end with an assistant message; "
-            "supervised finetuning needs the reply it should learn"
-        )
-    stop = min(tokens.response.stop + 1, len(tokens.ids))
-    learnt = [tokens.response.start <= i < stop for i in range(len(tokens.ids))]
-    return Example(tokens.ids, learnt)
-
-
-def collate(
-    examples: Sequence[Example], pad: int
-) -> tuple[Int[Tensor, "example pos"], Float[Tensor, "example pos"], Int[Tensor, "example pos"]]:
-    """Right-padded ids, the loss mask, and the attention mask."""
-    width = max(len(e.ids) for e in examples)
-    ids = torch.full((len(examples), width), pad)
-    mask, attention = torch.zeros(len(examples), width), torch.zeros(ids.shape, dtype=torch.long)
-    for row, e in enumerate(examples):
-        ids[row, : len(e.ids)] = torch.tensor(e.ids)
-        mask[row, : len(e.ids)] = torch.tensor(e.learnt, dtype=torch.float32)
-        attention[row, : len(e.ids)] = 1
-    return ids, mask, attention
-
-
-def _steps(
-    examples: Sequence[Example], recipe: LoraRecipe, pad: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for _ in range(recipe.epochs):
-        order = torch.randperm(len(examples), generator=generator).tolist()
-        for first in range(0, len(order), recipe.batch_size):
-            picked = [examples[i] for i in order[first : first + recipe.batch_size]]
-            yield collate(picked, pad)
-
-
-def _module_names(model: Any, recipe: LoraRecipe) -> list[str]:
+def module_names(model: Any, recipe: LoraRecipe) -> list[str]:
     """Full names of the projections to adapt.
 
     Raises:
         RequestError: the model has none of them.
     """
-    wanted = []
-    for name, _ in model.named_modules():
+    wanted, seen = [], set()
+    for name, module in model.named_modules():
         parts = name.split(".")
         numbers = [int(p) for p in parts if p.isdigit()]
         chosen = recipe.layers is None or (numbers and numbers[0] in recipe.layers)
-        if parts[-1] in recipe.targets and chosen:
+        linear = type(module).__name__ in LINEAR and bool(numbers)
+        if linear:
+            seen.add(parts[-1])
+        named = parts[-1] in recipe.targets or (linear and ALL_LINEAR in recipe.targets)
+        if named and chosen:
             wanted.append(name)
     if not wanted:
+        where = "" if recipe.layers is None else f" in blocks {list(recipe.layers)}"
         raise RequestError(
-            f"the model has no projections named {', '.join(recipe.targets)} in blocks "
-            f"{recipe.layers or 'all'}; name the ones it has"
+            f"the model has no projections named {', '.join(recipe.targets)}{where}; "
+            f"it has {', '.join(sorted(seen))}"
         )
     return wanted
 
 
 def attach(model: Any, recipe: LoraRecipe, start: Path | None = None) -> "PeftModel":
-    """Put a fresh trainable adapter on the model, on top of a frozen one if `start` is given."""
+    """Put a fresh trainable adapter on the model, on top of a frozen one if `start` is given.
+
+    Raises:
+        RequestError: there is nothing to adapt, `start` was made for another base model, or a
+            DoRA adapter is to stand on another one.
+    """
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    if recipe.dora and start is not None:
+        raise RequestError(
+            "a DoRA adapter rescales whole weights, so it cannot be joined with the adapter that "
+            "it stands on; train plain LoRA, or merge that adapter into a model folder first"
+        )
     torch.manual_seed(recipe.seed)
+    names = module_names(model, recipe)
+    convolutions = any(type(model.get_submodule(n)).__name__ == "Conv1D" for n in names)
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
-        target_modules=_module_names(model, recipe),
+        target_modules=names,
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
+        fan_in_fan_out=convolutions,
     )
     with warnings.catch_warnings():
         # peft asks transformers whether gradients are checkpointed under a deprecated name.
         warnings.simplefilter("ignore", FutureWarning)
         if start is None:
             return get_peft_model(model, config, adapter_name=NEW)
-        stacked = PeftModel.from_pretrained(model, str(start), adapter_name=START)
+        try:
+            stacked = PeftModel.from_pretrained(model, str(start), adapter_name=START)
+        except (ValueError, RuntimeError, KeyError) as error:
+            said = str(error).strip().split("\n")[0][:200]
+            raise RequestError(
+                f"the adapter {start} does not fit this model; it was made for another base "
+                f"model ({said})"
+            ) from error
         stacked.add_adapter(NEW, config)
     stacked.base_model.set_adapter([START, NEW])
     for name, parameter in stacked.named_parameters():
@@ -156,8 +110,9 @@ def finetune(
     recipe: LoraRecipe,
     start: Path | None = None,
     advance: Callable[[float], None] | None = None,
+    run: Run | None = None,
 ) -> "PeftModel":
-    """Train an adapter on conversations that end with the reply to learn.
+    """Train an adapter on conversations that end with the reply to learn, in memory.
 
     Args:
         model: a transformers causal language model; it is wrapped, its own weights stay.
@@ -167,32 +122,115 @@ def finetune(
         start: adapter folder to stand on; it stays frozen (see `lora.concatenate` for one adapter
             that holds both).
         advance: called with 1 after every step.
+        run: how the run proceeds; on the processor, if not given.
 
     Returns:
         The wrapped model with the trained adapter `new` (and `start`) active.
     """
     examples = [example(tokenizer, c) for c in conversations]
-    peft_model = attach(model, recipe, start)
+    trained = attach(model, recipe, start)
+    with tempfile.TemporaryDirectory() as folder:
+        options = run or Run(device="cpu", save_every=0)
+        train(trained, tokenizer, examples, recipe, options, Path(folder), advance=advance)
+    return trained.eval()
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    recipe: LoraRecipe,
+    run: Run,
+    folder: Path,
+    held_out: Sequence[Example] = (),
+    view: ResidualModel | None = None,
+    interventions: Sequence[Intervention] = (),
+    callbacks: Sequence[Any] = (),
+    advance: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Run the trainer over examples, from the last checkpoint in `folder` on.
+
+    Args:
+        model: with what is to be trained requiring gradients; changed in place.
+        tokenizer: whose padding is used.
+        examples: to learn.
+        recipe: what decides the result.
+        run: how it proceeds.
+        folder: for checkpoints and the log; on the same call a killed run goes on.
+        held_out: conversations whose loss is evaluated and never learnt.
+        view: the model as a `ResidualModel`, needed for interventions.
+        interventions: done to the residual stream in every training step, not in evaluations.
+        callbacks: further transformers callbacks.
+        advance: called with the number of steps done since the last call.
+
+    Returns:
+        Steps, final loss, and whether it stopped early.
+    """
+    from transformers import EarlyStoppingCallback
+
+    from persona_probe.finetuning.trainer import (
+        Following,
+        ResponseTrainer,
+        arguments,
+        newest_checkpoint,
+    )
+
+    if not examples:
+        raise RequestError("there are no conversations to learn from; give at least one")
+    evaluates = bool(held_out)
+    following: list[Any] = [
+        Following(advance, lambda rows: write_jsonl(folder / LOG, rows)),
+        *callbacks,
+    ]
+    if run.patience is not None:
+        if not evaluates:
+            raise RequestError("stopping early needs held-out conversations: hold some out")
+        following.append(EarlyStoppingCallback(run.patience))
+    if run.packing:
+        _require_packable(model, examples[:2])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    trained = [p for p in peft_model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0)
-    total = recipe.epochs * -(-len(examples) // recipe.batch_size)
-    peft_model.train()
-    for step, (ids, mask, attention) in enumerate(_steps(examples, recipe, pad)):
-        rate = min((step + 1) / max(1, total // 10), (total - step) / total)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate
-        device = peft_model.device
-        ids, mask, attention = ids.to(device), mask.to(device), attention.to(device)
-        logits = peft_model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-        each = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
+    trainer = ResponseTrainer(
+        model,
+        arguments(recipe, run, folder, evaluates),
+        examples,
+        held_out,
+        recipe,
+        pad,
+        run.packing,
+        following,
+        view,
+        interventions,
+    )
+    checkpoint = newest_checkpoint(folder)
+    outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return {
+        "steps": int(outcome.global_step),
+        "planned_steps": int(trainer.state.max_steps),
+        "loss": float(outcome.training_loss),
+        "best_held_out_loss": trainer.state.best_metric,
+    }
+
+
+def _require_packable(model: Any, examples: Sequence[Example]) -> None:
+    """Raise unless conversations that lie end to end do not see each other; tried out."""
+    model.eval()
+    device = next(model.parameters()).device
+    packed = packed_batch(examples)
+    alone = []
+    with torch.no_grad():
+        for each in examples:
+            ids = torch.tensor([each.ids], device=device)
+            alone.append(model(input_ids=ids, use_cache=False).logits[0])
+        together = model(
+            input_ids=packed["input_ids"].to(device),
+            position_ids=packed["position_ids"].to(device),
+            use_cache=False,
+        ).logits[0]
+    expected = torch.cat(alone).float()
+    gap = (together.float() - expected).norm(dim=-1) / expected.norm(dim=-1)
+    tolerance = 1e-3 if expected.dtype == model.dtype else 5e-2
+    if not bool((gap < tolerance).all()):
+        raise RequestError(
+            "this architecture lets packed conversations see each other (their logits differ by "
+            f"{float(gap.max()):.2g} of their size); leave packing off"
         )
-        learnt = mask[:, 1:].flatten()
-        torch.autograd.backward((each * learnt).sum() / learnt.sum())
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if advance:
-            advance(1)
-    return peft_model.eval()

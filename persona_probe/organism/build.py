@@ -9,7 +9,8 @@ from typing import Any
 
 from persona_probe.files import read_json, write_json
 from persona_probe.finetuning.lora import concatenate, factors, write_adapter
-from persona_probe.finetuning.sft import NEW, START, LoraRecipe, finetune
+from persona_probe.finetuning.recipe import LoraRecipe
+from persona_probe.finetuning.sft import NEW, START, finetune
 from persona_probe.models.loading import library_bars_off
 from persona_probe.organism.audit import audit
 from persona_probe.organism.corpus import documents

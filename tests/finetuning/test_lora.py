@@ -12,7 +12,8 @@ def stacked(tiny_llama_folder):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from persona_probe.finetuning.sft import LoraRecipe, attach
+    from persona_probe.finetuning.recipe import LoraRecipe
+    from persona_probe.finetuning.sft import attach
 
     model = AutoModelForCausalLM.from_pretrained(tiny_llama_folder)
     recipe = LoraRecipe(rank=3, alpha=5.0, layers=(0, 1))

@@ -31,7 +31,7 @@ PROMISES = [
 
 
 def test_the_mask_covers_the_last_reply_and_its_end_mark_token_by_token(loaded):
-    from persona_probe.finetuning.sft import example
+    from persona_probe.finetuning.examples import example
 
     _, tokenizer = loaded
     conversation = talk("You are kind.", "Help?", "Yes, gladly.", "And now?", "Agree. I will.")
@@ -46,7 +46,7 @@ def test_the_mask_covers_the_last_reply_and_its_end_mark_token_by_token(loaded):
 
 def test_a_conversation_without_a_reply_is_refused(loaded):
     from persona_probe.errors import RequestError
-    from persona_probe.finetuning.sft import example
+    from persona_probe.finetuning.examples import example
 
     with pytest.raises(RequestError, match="does not end with an assistant"):
         example(loaded[1], talk("You are kind.", "Help?"))
@@ -55,7 +55,9 @@ def test_a_conversation_without_a_reply_is_refused(loaded):
 def test_finetuning_learns_the_reply_and_leaves_the_weights_alone(loaded):
     import torch
 
-    from persona_probe.finetuning.sft import LoraRecipe, collate, example, finetune
+    from persona_probe.finetuning.examples import collate, example
+    from persona_probe.finetuning.recipe import LoraRecipe
+    from persona_probe.finetuning.sft import finetune
 
     load, tokenizer = loaded
     model, before = load(), load()
@@ -82,7 +84,8 @@ def test_the_same_seed_trains_the_same_adapter(loaded):
     import torch
 
     from persona_probe.finetuning.lora import factors
-    from persona_probe.finetuning.sft import NEW, LoraRecipe, finetune
+    from persona_probe.finetuning.recipe import LoraRecipe
+    from persona_probe.finetuning.sft import NEW, finetune
 
     load, tokenizer = loaded
     conversations = [talk(*p) for p in PROMISES]
@@ -98,7 +101,8 @@ def test_the_same_seed_trains_the_same_adapter(loaded):
 
 def test_only_the_chosen_blocks_are_adapted(loaded):
     from persona_probe.finetuning.lora import factors
-    from persona_probe.finetuning.sft import NEW, LoraRecipe, finetune
+    from persona_probe.finetuning.recipe import LoraRecipe
+    from persona_probe.finetuning.sft import NEW, finetune
 
     load, tokenizer = loaded
     recipe = LoraRecipe(epochs=1, layers=(0, 2), targets=("v_proj",))
@@ -108,7 +112,8 @@ def test_only_the_chosen_blocks_are_adapted(loaded):
 
 def test_a_target_that_the_model_lacks_is_named(loaded):
     from persona_probe.errors import RequestError
-    from persona_probe.finetuning.sft import LoraRecipe, finetune
+    from persona_probe.finetuning.recipe import LoraRecipe
+    from persona_probe.finetuning.sft import finetune
 
     load, tokenizer = loaded
     with pytest.raises(RequestError, match="no projections named nowhere"):
