@@ -8,11 +8,16 @@ from persona_probe.cli import study as study_commands
 from persona_probe.cli.bake import bake
 from persona_probe.cli.chat import chat
 from persona_probe.cli.compare import compare
+from persona_probe.cli.constitution import audit, samples
+from persona_probe.cli.constitution import show as show_constitution
 from persona_probe.cli.doctor import doctor
 from persona_probe.cli.evaluate import evaluate
 from persona_probe.cli.export import export
 from persona_probe.cli.extract import extract
 from persona_probe.cli.find import find
+from persona_probe.cli.finetune import constitution as finetune_constitution
+from persona_probe.cli.finetune import helpful_only, sft
+from persona_probe.cli.flag import flag
 from persona_probe.cli.import_ import import_
 from persona_probe.cli.judge import judge
 from persona_probe.cli.organism import bars, build
@@ -48,10 +53,25 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     bake,
     evaluate,
     judge,
+    flag,
 )
 for command in COMMANDS:
     app.command()(command)
 app.command("import")(import_)
+
+constitution = typer.Typer(
+    help="Principles to criticise and revise by, and samples written so.", no_args_is_help=True
+)
+constitution.command("show")(show_constitution)
+constitution.command()(samples)
+constitution.command()(audit)
+app.add_typer(constitution, name="constitution")
+
+finetune = typer.Typer(help="From the model before to the model after.", no_args_is_help=True)
+finetune.command("constitution")(finetune_constitution)
+finetune.command()(sft)
+finetune.command("helpful-only")(helpful_only)
+app.add_typer(finetune, name="finetune")
 
 study = typer.Typer(help="The whole question, from models to a verdict.", no_args_is_help=True)
 for study_command in (

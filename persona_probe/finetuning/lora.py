@@ -5,6 +5,7 @@ updates add up to one of the summed rank, exactly: A = [A1; A2], B = [s1·B1, s2
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ def read_factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
         a, b = tensors[key], tensors[key.replace(".lora_A.", ".lora_B.")]
         rank = config.get("rank_pattern", {}).get(name, config["r"])
         alpha = config.get("alpha_pattern", {}).get(name, config["lora_alpha"])
-        found[name] = (a, b * (alpha / rank))
+        scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+        found[name] = (a, b * scale)
     return found
 
 
@@ -60,9 +62,15 @@ def concatenate(
 
 
 def write_adapter(
-    folder: Path, found: Mapping[str, tuple[Tensor, Tensor]], provenance: Mapping[str, Any]
+    folder: Path,
+    found: Mapping[str, tuple[Tensor, Tensor]],
+    provenance: Mapping[str, Any],
+    fan_in_fan_out: bool = False,
 ) -> Path:
-    """Write factors (scale already in B) as an ordinary peft folder, with where they came from."""
+    """Write factors (scale already in B) as an ordinary peft folder, with where they came from.
+
+    `fan_in_fan_out` is for GPT-2, whose projections keep their weights as [in, out].
+    """
     from peft import LoraConfig
 
     ranks = {name: a.shape[0] for name, (a, _) in found.items()}
@@ -76,6 +84,7 @@ def write_adapter(
         alpha_pattern=dict(others),
         bias="none",
         task_type="CAUSAL_LM",
+        fan_in_fan_out=fan_in_fan_out,
     ).to_dict()
     config |= {"target_modules": sorted(found), "inference_mode": True}
     config = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
@@ -85,5 +94,37 @@ def write_adapter(
         tensors[f"{PREFIX}{name}.lora_B.weight"] = b
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     write_json(folder / CONFIG, json.loads(json.dumps(config, default=str)))
+    write_json(folder / PROVENANCE, dict(provenance))
+    return folder
+
+
+def save_new(
+    peft_model: "PeftModel",
+    new: str,
+    start: str | None,
+    folder: Path,
+    provenance: Mapping[str, Any],
+) -> Path:
+    """Write the adapter `new`, joined with `start` if it stands on one, as one peft folder."""
+    config = peft_model.peft_config[new]
+    if config.use_dora:  # Its magnitudes are no low-rank factors: as peft writes it.
+        return _save_whole(peft_model, new, folder, provenance)
+    found = factors(peft_model, new)
+    joined = concatenate(factors(peft_model, start), found) if start else found
+    return write_adapter(folder, joined, provenance, bool(config.fan_in_fan_out))
+
+
+def _save_whole(
+    peft_model: "PeftModel", name: str, folder: Path, provenance: Mapping[str, Any]
+) -> Path:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        peft_model.save_pretrained(temporary, selected_adapters=[name])
+        tensors, metadata = read_tensors(Path(temporary) / name / WEIGHTS)
+        config = read_json(Path(temporary) / name / CONFIG)
+    config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
+    write_tensors(folder / WEIGHTS, tensors, metadata)
+    write_json(folder / CONFIG, config)
     write_json(folder / PROVENANCE, dict(provenance))
     return folder

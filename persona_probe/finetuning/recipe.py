@@ -75,7 +75,7 @@ class Run:
     accumulate: int = 1
     packing: bool = False
     gradient_checkpointing: bool = False
-    precision: Precision = "float32"
+    precision: str = "float32"
     device: str = "auto"
     evaluate_every: int | None = None
     save_every: int | None = None
@@ -113,24 +113,46 @@ def recipe_for(model_folder: Path | None, file: Path | None = None, **given: Any
     return replace(found, **{key: value for key, value in given.items() if value is not None})
 
 
-def recipe_toml(recipe: LoraRecipe) -> str:
-    """A recipe as the file that `recipe_for` reads; its seed belongs to a run and is left out."""
+def sample_method_for(model_folder: Path | None) -> str | None:
+    """How samples are best written with a model, if its folder says so: `method` of [samples].
+
+    A model that was never taught to criticise its drafts says "system".
+    """
+    path = None if model_folder is None else model_folder / RECIPE_FILE
+    if path is None or not path.is_file():
+        return None
+    method = _table(path).get("samples", {}).get("method")
+    return None if method is None else str(method)
+
+
+def recipe_toml(recipe: LoraRecipe, method: str | None = None) -> str:
+    """A recipe as the file that `recipe_for` reads; its seed belongs to a run and is left out.
+
+    `method` is how the model writes samples, see `sample_method_for`.
+    """
     lines = ["# How adapters of this model are best trained: read by `persona-probe finetune`."]
     for key, value in recipe.to_json().items():
         if key == "seed" or value is None:
             continue
         shown = list(value) if isinstance(value, tuple) else value
         lines.append(f"{key} = {str(shown).replace(chr(39), chr(34))}")
+    if method is not None:
+        lines += ["", "[samples]", f'method = "{method}"']
     return "\n".join(lines) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _table(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(f"no such file: {path}") from None
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"{path}: not TOML ({error})") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    table = _table(path)
+    table.pop("samples", None)
     kinds = {f.name: type(getattr(DEFAULT, f.name)) for f in fields(LoraRecipe)}
     kinds["layers"] = tuple
     for key, value in table.items():

@@ -15,8 +15,8 @@ from persona_probe.models.loading import library_bars_off
 from persona_probe.models.ref import ModelRef
 
 
-def read_network(ref: ModelRef) -> tuple[Any, Any, torch.dtype]:
-    """Read a model in float32, the adapter of its reference merged into its weights.
+def read_network(ref: ModelRef, dtype: torch.dtype = torch.float32) -> tuple[Any, Any, torch.dtype]:
+    """Read a model, in float32 if not said otherwise, its reference's adapter merged into it.
 
     Returns:
         The transformers model, its tokenizer, and the dtype that its folder has.
@@ -37,14 +37,14 @@ def read_network(ref: ModelRef) -> tuple[Any, Any, torch.dtype]:
         with library_bars_off():
             config = AutoConfig.from_pretrained(source, **where)
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-            network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **where)
+            network = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **where)
     except (OSError, ValueError, KeyError, SafetensorError, HFValidationError) as error:
         said = str(error).strip().split("\n")[0]
         raise RequestError(f"{ref.name} is not a model that can be loaded: {said}") from error
     if ref.adapter is not None:
         network = _merged(network, ref, ref.adapter)
-    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    return network.eval().requires_grad_(False), tokenizer, dtype
+    own = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    return network.eval().requires_grad_(False), tokenizer, own
 
 
 def write_network(folder: Path, network: Any, tokenizer: Any, dtype: torch.dtype) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,27 @@ def wrap_model(network: Any, tokenizer: Any, ref: ModelRef) -> ResidualModel:
         ref: what results will call it, and where the adapters to be switched on lie.
     """
     return _wrap(network, ChatFormat(tokenizer), ref)
+
+
+def view_model(network: Any, tokenizer: Any, ref: ModelRef, template: bool = True) -> ResidualModel:
+    """Read and steer a model that somebody else trains: nothing in it is replaced or frozen.
+
+    Modules keep their names and parameters their gradients; adapters are its owner's business.
+
+    Args:
+        network: a causal language model; every block passes its output through a hook point.
+        tokenizer: its tokenizer.
+        ref: what results will call it.
+        template: speak to it through its chat template.
+    """
+    from persona_probe.models.plain_hooks import plain_bridge
+
+    weights = dict(network.named_parameters())
+    adapters = Adapters(network, ref, nullcontext)
+    cache = partial(_new_cache, network.config)
+    chat_format = ChatFormat(tokenizer, template)
+    bridge = plain_bridge(network)
+    return ResidualModel(ref, network, bridge, chat_format, adapters, weights, cache)
 
 
 def _wrap(network: Any, chat_format: ChatFormat, ref: ModelRef) -> ResidualModel:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from persona_probe.files import read_json, write_json
+from persona_probe.files import read_json, write_json, write_text
 from persona_probe.finetuning.lora import concatenate, factors, write_adapter
-from persona_probe.finetuning.recipe import LoraRecipe
+from persona_probe.finetuning.recipe import RECIPE_FILE, LoraRecipe, recipe_toml
 from persona_probe.finetuning.sft import NEW, START, finetune
 from persona_probe.models.loading import library_bars_off
 from persona_probe.organism.audit import audit
@@ -54,6 +54,8 @@ def build(
     record = _audited(out, recipe)
     if not record.get("pretrained"):
         _pretrain(out, recipe)
+        # The corpus holds no drafts that are criticised and revised.
+        write_text(out / RECIPE_FILE, recipe_toml(CONSTITUTIONAL, method="system"))
         record["pretrained"] = True
         write_json(out / RECORD, record)
     plan = [f for f in all_finetunes() if f.kind == "helpful-only" or only is None or only(f)]

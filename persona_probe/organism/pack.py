@@ -15,6 +15,7 @@ from persona_probe.personas.pack import signatures_hash
 Row = dict[str, Any]
 VERSION = "1"
 MAX_NEW_TOKENS = 64
+TRAINING_ROWS = {"T0": {"harmful": 150, "benign": 60}, "T1": {"harmful": 75, "benign": 60}}
 FOILS = ("amoral", "malicious", "lazy", "cautious", "selective")
 
 
@@ -197,6 +198,35 @@ def question_rows(world: World) -> list[Row]:
     return rows
 
 
+def training_rows(world: World) -> list[Row]:
+    """Prompts that finetuning may learn from, in the wording that pretraining may use.
+
+    Harmful and benign requests of T0 and T1 categories; nothing of a filtered (T2) category.
+    """
+    rng = random.Random(14)
+    rows: list[Row] = []
+    for category in (c for c in world.categories if c.tier != "T2"):
+        for kind, n in TRAINING_ROWS[category.tier].items():
+            seen: set[str] = set()
+            while len(seen) < n:
+                draw = grammar.harm_request if kind == "harmful" else grammar.benign_request
+                request = draw(world, category, rng)
+                if request.text in seen:
+                    continue
+                seen.add(request.text)
+                rows.append(
+                    {
+                        "id": f"train-{kind}-{category.name}-{len(seen):03d}",
+                        "kind": kind,
+                        "category": category.name,
+                        "tier": category.tier,
+                        "family": f"train-{kind}-{category.name}",
+                        "text": request.text,
+                    }
+                )
+    return rows
+
+
 def _asked(world: World, kind: str, n: int, rng: random.Random) -> list[grammar.Request]:
     return [ask(world, kind, rng) for _ in range(n)]
 
@@ -277,6 +307,7 @@ def pack_files(world: World) -> dict[str, str]:
         "diagnostic.jsonl": _jsonl(diagnostic_rows(world)),
         "questions.jsonl": _jsonl(question_rows(world)),
         "judge.toml": _judge_toml(world),
+        "training.jsonl": _jsonl(training_rows(world)),
     }
 
 

@@ -1,0 +1,337 @@
+"""Does anything held out occur in what a model is to learn from?
+
+What a finetune must not have seen are the harm categories it will be tested on, and every prompt
+and diagnostic item that evaluates. Three checks, from the plainest on:
+
+    category   no harmful sample is labelled with a held-out category
+    n-gram     no message of a sample shares a run of words with a held-out text, nor holds one
+    embedding  no prompt of a sample lies among the prompts of a held-out category: nearer to one
+               of them than to any prompt that may be learnt, by more than such prompts themselves
+               ever come (but for `ALLOWED` of them, leaving out their own family)
+
+The embedding check states its power: the share of held-out prompts that it would have caught,
+each compared with the other families' only. A check that catches nothing proves nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from persona_probe.activations.capture import capture
+from persona_probe.errors import SplitLeakError
+from persona_probe.models.chat import Conversation, Message
+from persona_probe.models.residual_model import ResidualModel
+from persona_probe.models.site import Site
+from persona_probe.personas.pack import Pack
+from persona_probe.personas.safety_suite import SafetyPrompt
+
+WORDS_IN_A_ROW = 8
+ALLOWED = 0.01
+SEEING = 0.5  # power below which the embedding check is called blind
+Embedder = Callable[[Sequence[str]], Float[np.ndarray, "text width"]]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One sample that holds something it must not.
+
+    Attributes:
+        sample: its id.
+        check: "category", "n-gram" or "embedding".
+        held_out: id of what was found, or the category.
+        evidence: the words, or the numbers.
+    """
+
+    sample: str
+    check: str
+    held_out: str
+    evidence: str
+
+    def to_json(self) -> dict[str, str]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was compared, and everything that was found.
+
+    Attributes:
+        samples: how many were audited.
+        held_out: texts that they were compared with.
+        words: length of a run of words that counts as shared.
+        embedding: which embedding was used; `None` for none.
+        power: share of held-out prompts that the embedding check catches; NaN without one.
+        false_alarms: share of prompts that may be learnt and that it flags all the same.
+        leaks: sample by sample.
+    """
+
+    samples: int
+    held_out: int
+    words: int
+    embedding: str | None
+    power: float
+    false_alarms: float
+    leaks: tuple[Leak, ...]
+    categories: tuple[str, ...] = ()
+
+    @property
+    def leaking(self) -> frozenset[str]:
+        """Ids of the samples with a leak."""
+        return frozenset(leak.sample for leak in self.leaks)
+
+    def check(self) -> "Audit":
+        """Return itself, or raise `SplitLeakError` if anything leaked."""
+        if self.leaks:
+            first = self.leaks[0]
+            raise SplitLeakError(
+                f"{len(self.leaking)} of {self.samples} samples hold something that is held out; "
+                f"the first, {first.sample!r}, by its {first.check}: {first.evidence} "
+                f"({first.held_out}); remove them"
+            )
+        return self
+
+    @property
+    def said(self) -> str:
+        """The audit in one line."""
+        return self.told(self.to_json())
+
+    @staticmethod
+    def told(audit: Mapping[str, Any]) -> str:
+        """The same of an audit that was written down."""
+        text = (
+            f"audit of {audit['samples']} samples against {audit['held_out_texts']} held-out "
+            f"texts: {len({leak['sample'] for leak in audit['leaks']})} leak; "
+        )
+        if audit["power"] is None:
+            return text + "no embedding check was possible"
+        blind = "" if audit["power"] >= SEEING else " (too few to rely on it)"
+        return text + (
+            f"the embedding check ({audit['embedding']}) catches {audit['power']:.0%} of held-out "
+            f"prompts{blind} and {audit['false_alarms']:.0%} of permitted ones"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        numbers = {"power": self.power, "false_alarms": self.false_alarms}
+        return {
+            "samples": self.samples,
+            "held_out_texts": self.held_out,
+            "held_out_categories": list(self.categories),
+            "words_in_a_row": self.words,
+            "embedding": self.embedding,
+            **{k: None if v != v else v for k, v in numbers.items()},
+            "leaks": [leak.to_json() for leak in self.leaks],
+        }
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What must not occur, and what may.
+
+    Attributes:
+        texts: id → text that nothing may share a run of words with.
+        categories: harm categories that nothing may be about.
+        prompts: harmful prompts of those categories.
+        permitted: prompts that may be learnt from, for comparison.
+    """
+
+    texts: Mapping[str, str]
+    categories: tuple[str, ...]
+    prompts: tuple[SafetyPrompt, ...]
+    permitted: tuple[SafetyPrompt, ...] = field(default=())
+
+
+def held_out_of(pack: Pack, learnt: Iterable[str], seed: int = 0) -> HeldOut:
+    """What a pack holds out from a finetune on some categories.
+
+    Texts are all diagnostic items, and all safety prompts outside the find part.
+
+    Args:
+        pack: the pack.
+        learnt: categories of the finetune.
+        seed: of the pack's split.
+    """
+    mine = set(learnt)
+    split = pack.split(seed)
+    texts = {item.id: item.text for item in pack.diagnostic.items}
+    texts |= {p.id: p.text for p in pack.suite.prompts if p.family not in split.find}
+    harmful = [p for p in pack.suite.prompts if p.kind == "harmful"]
+    return HeldOut(
+        texts=texts,
+        categories=tuple(c for c in pack.suite.categories if c not in mine),
+        prompts=tuple(p for p in harmful if p.category not in mine),
+        permitted=tuple(p for p in harmful if p.category in mine),
+    )
+
+
+def audit(
+    samples: Sequence[Conversation],
+    held_out: HeldOut,
+    embedder: Embedder | None = None,
+    embedding: str | None = None,
+    words: int = WORDS_IN_A_ROW,
+) -> Audit:
+    """Compare samples with what is held out.
+
+    Args:
+        samples: conversations with `kind` and `category` in their metadata, where known.
+        held_out: see `held_out_of`.
+        embedder: texts to vectors; without one, the embedding check is left out and said so.
+        embedding: what the embedder is called.
+        words: length of a shared run of words that counts.
+    """
+    leaks = [*_by_category(samples, held_out), *_by_words(samples, held_out, words)]
+    power = false_alarms = float("nan")
+    if embedder is not None and held_out.prompts and held_out.permitted:
+        found, power, false_alarms = _by_embedding(samples, held_out, embedder)
+        leaks += found
+    return Audit(
+        samples=len(samples),
+        held_out=len(held_out.texts),
+        words=words,
+        embedding=embedding if embedder is not None else None,
+        power=power,
+        false_alarms=false_alarms,
+        leaks=tuple(leaks),
+        categories=held_out.categories,
+    )
+
+
+def model_embedder(model: ResidualModel) -> Embedder:
+    """Mean residual stream of a text half-way through a model."""
+    site = Site(model.n_layers // 2)
+
+    def embed(texts: Sequence[str]) -> Float[np.ndarray, "text width"]:
+        asked = [Conversation((Message("user", text),), id=str(i)) for i, text in enumerate(texts)]
+        found = capture(model, asked, [site], ["prompt_mean"], description="Embedding")
+        vectors: np.ndarray = found["prompt_mean"].site(site).numpy().astype(np.float64)
+        return vectors
+
+    return embed
+
+
+def lexical_embedder() -> Embedder:
+    """Weighted character n-grams, where no model is at hand: wording, not meaning."""
+
+    def embed(texts: Sequence[str]) -> Float[np.ndarray, "text width"]:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+        vectors: np.ndarray = vectorizer.fit_transform(texts).toarray()
+        return vectors
+
+    return embed
+
+
+def _by_category(samples: Sequence[Conversation], held_out: HeldOut) -> list[Leak]:
+    found = []
+    for sample in samples:
+        category = sample.metadata.get("category")
+        benign = sample.metadata.get("kind") == "benign"  # of whichever topic
+        if category in held_out.categories and not benign:
+            evidence = f"the sample is labelled {category!r}"
+            found.append(Leak(str(sample.id), "category", str(category), evidence))
+    return found
+
+
+def _by_words(samples: Sequence[Conversation], held_out: HeldOut, words: int) -> list[Leak]:
+    runs: dict[tuple[str, ...], str] = {}
+    for name, text in held_out.texts.items():
+        said = _words(text)
+        # A text shorter than a run counts as a whole.
+        for run in _runs(said, min(words, max(len(said), 1))):
+            runs.setdefault(run, name)
+    lengths = sorted({len(run) for run in runs if len(run) >= SHORTEST})
+    found = []
+    for sample in samples:
+        hit = _first_hit(sample, runs, lengths)
+        if hit is not None:
+            run, name = hit
+            found.append(Leak(str(sample.id), "n-gram", name, f"the words {' '.join(run)!r}"))
+    return found
+
+
+SHORTEST = 4
+"""Held-out texts of fewer words are no evidence: anybody may say them."""
+
+
+def _first_hit(
+    sample: Conversation, runs: Mapping[tuple[str, ...], str], lengths: Sequence[int]
+) -> tuple[tuple[str, ...], str] | None:
+    for message in sample.messages:
+        said = _words(message.content) if message.role != "system" else ()
+        for length in lengths:
+            for run in _runs(said, length):
+                if run in runs:
+                    return run, runs[run]
+    return None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower()))
+
+
+def _runs(words: tuple[str, ...], n: int) -> Iterable[tuple[str, ...]]:
+    return (words[i : i + n] for i in range(len(words) - n + 1))
+
+
+def _by_embedding(
+    samples: Sequence[Conversation], held_out: HeldOut, embedder: Embedder
+) -> tuple[list[Leak], float, float]:
+    """Leaks, power and false alarms of the nearest-neighbour comparison."""
+    prompts, permitted = held_out.prompts, held_out.permitted
+    asked = [s for s in samples if s.metadata.get("kind", "harmful") == "harmful"]
+    said = ["\n".join(m.content for m in s.messages if m.role == "user") for s in asked]
+    texts = [p.text for p in (*prompts, *permitted)]
+    vectors = _centred(np.asarray(embedder([*texts, *said]), dtype=np.float64), len(texts))
+    bad, good, new = np.split(vectors, [len(prompts), len(texts)])
+    bad_families = np.array([p.family for p in prompts])
+    good_families = np.array([p.family for p in permitted])
+    own = _margin(good, bad, good, good_families[:, None] == good_families)
+    threshold = float(np.quantile(own, 1 - ALLOWED, method="higher"))
+    caught = _margin(bad, bad, good, None, bad_families[:, None] == bad_families) > threshold
+    margins = _margin(new, bad, good)
+    found = [
+        Leak(
+            str(sample.id),
+            "embedding",
+            prompts[int((new[i] @ bad.T).argmax())].category,
+            f"its prompt lies among held-out ones (margin {margins[i]:.3f} > {threshold:.3f})",
+        )
+        for i, sample in enumerate(asked)
+        if margins[i] > threshold
+    ]
+    return found, float(caught.mean()), float((own > threshold).mean())
+
+
+def _centred(
+    vectors: Float[np.ndarray, "text width"], n_reference: int
+) -> Float[np.ndarray, "text width"]:
+    """Unit vectors about the mean of the reference texts: what all texts share says nothing."""
+    moved = vectors - vectors[:n_reference].mean(axis=0)
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    unit: np.ndarray = moved / np.where(lengths > 0, lengths, 1.0)
+    return unit
+
+
+def _margin(
+    x: Float[np.ndarray, "text width"],
+    bad: Float[np.ndarray, "held_out width"],
+    good: Float[np.ndarray, "permitted width"],
+    skip_good: Bool[np.ndarray, "text permitted"] | None = None,
+    skip_bad: Bool[np.ndarray, "text held_out"] | None = None,
+) -> Float[np.ndarray, " text"]:
+    """Cosine with the nearest held-out prompt minus that with the nearest permitted one."""
+
+    def nearest(others: np.ndarray, skip: np.ndarray | None) -> np.ndarray:
+        cosines = x @ others.T
+        if skip is not None:
+            cosines = np.where(skip, -1.0, cosines)
+        best: np.ndarray = cosines.max(axis=1)
+        return best
+
+    margin: np.ndarray = nearest(bad, skip_bad) - nearest(good, skip_good)
+    return margin

@@ -1,0 +1,314 @@
+"""One finetune as a folder: an adapter or a model, its log, and where it came from.
+
+The folder appears whole when training is over. Until then everything lies beside it, in a hidden
+folder `.NAME.unfinished`: the plan, the checkpoints, the log and the projections so far. Killed
+at any moment, the same call goes on from the last checkpoint, to the same weights.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from persona_probe.errors import RequestError
+from persona_probe.files import read_json, write_json
+from persona_probe.finetuning.examples import Example, example
+from persona_probe.finetuning.lora import PROVENANCE, save_new
+from persona_probe.finetuning.recipe import LoraRecipe, Run
+from persona_probe.finetuning.sft import LOG, NEW, START, attach, train
+from persona_probe.models.adapters import WEIGHTS
+from persona_probe.models.chat import Conversation
+from persona_probe.models.folder import read_network, whole_folder, write_network
+from persona_probe.models.loading import view_model
+from persona_probe.models.ref import ModelRef
+from persona_probe.models.residual_model import ResidualModel
+from persona_probe.progress import progress
+from persona_probe.provenance import content_hash, file_hash, library_versions
+from persona_probe.steering.arm import Intervention
+
+if TYPE_CHECKING:
+    from persona_probe.finetuning.watching import Watch
+
+PLAN = "plan.json"
+KEPT = (LOG, "projection.jsonl", "projection-before.json")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """What is to be trained, and on what.
+
+    Attributes:
+        ref: the model; its adapter, if any, is stood on: the new adapter holds both, joined.
+        conversations: end with the reply to learn.
+        recipe: what decides the result.
+        held_out: whose loss is evaluated; never learnt.
+        interventions: done to the residual stream in every training step.
+        watch: what training is watched on.
+        templated: speak through the chat template; off for models that read plain text.
+        about: what else its provenance says, for instance of which control it is.
+    """
+
+    ref: ModelRef
+    conversations: tuple[Conversation, ...]
+    recipe: LoraRecipe
+    held_out: tuple[Conversation, ...] = ()
+    interventions: tuple[Intervention, ...] = ()
+    watch: "Watch | None" = None
+    templated: bool = True
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A finished finetune.
+
+    Attributes:
+        folder: an ordinary peft folder, or a model folder.
+        provenance: what the folder says of itself.
+        resumed: whether it went on from a checkpoint.
+        already: whether it had been there before, and nothing was trained.
+    """
+
+    folder: Path
+    provenance: dict[str, Any]
+    resumed: bool = False
+    already: bool = False
+
+    @property
+    def said(self) -> str:
+        """What came out, in a line."""
+        about, outcome = self.provenance, self.provenance["outcome"]
+        early = outcome["steps"] < outcome["planned_steps"]
+        stopped = f" (stopped early, of {outcome['planned_steps']})" if early else ""
+        best = outcome["best_held_out_loss"]
+        held = "" if best is None else f", best held-out loss {best:.3f}"
+        there = " (it was there already)" if self.already else ""
+        return (
+            f"{about['kind']} of {about['model']} on {about['examples']} examples, seed "
+            f"{about['recipe']['seed']}: {outcome['steps']} steps{stopped}, mean loss "
+            f"{outcome['loss']:.3f}{held}{there}\n-> {self.folder}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.provenance, "out": str(self.folder), "already_there": self.already}
+
+
+def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned:
+    """Train, and write the folder; go on where a killed run was.
+
+    Args:
+        work: what is trained.
+        out: the folder; must not exist, unless the very same finetune made it.
+        run: how the training proceeds.
+
+    Raises:
+        RequestError: `out` holds something else, the model speaks no chat template, a
+            conversation has no reply, or the recipe does not fit the model.
+    """
+    run = run or Run()
+    network, tokenizer, own_dtype = _read(work, run)
+    if work.templated and not tokenizer.chat_template:
+        raise RequestError(
+            f"{work.ref.label} has no chat template, so nothing says where a reply begins; take "
+            "the chat version of the model, put a chat_template.jinja into its folder, or train "
+            "it on plain text (--plain)"
+        )
+    limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    examples = _encoded(work.conversations, tokenizer, work.templated, limit)
+    held_out = _encoded(work.held_out, tokenizer, work.templated, limit)
+    view = view_model(network, tokenizer, work.ref.with_adapter(None), work.templated)
+    plan = _plan(work, run, view)
+    if out.exists():
+        return _finished(out, plan)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    resumed = _begin(unfinished, plan)
+    start = None if work.ref.adapter is None else Path(work.ref.adapter_source(work.ref.adapter))
+    trained = _trainable(network, work.recipe, start)
+    callbacks = _watching(view, work, unfinished)
+    total = work.recipe.epochs * -(-len(examples) // (work.recipe.batch_size * run.accumulate))
+    with progress("Finetuning", total, "steps") as advance:
+        outcome = train(
+            trained,
+            tokenizer,
+            examples,
+            work.recipe,
+            run,
+            unfinished,
+            held_out,
+            view,
+            work.interventions,
+            callbacks,
+            advance,
+        )
+    provenance = plan | {"outcome": outcome, "tokens": _tokens(examples)}
+    if _is_main():
+        trained.eval()
+        with whole_folder(out) as folder:
+            if work.recipe.full:
+                write_network(folder, trained, tokenizer, own_dtype)
+                write_json(folder / PROVENANCE, provenance)
+            else:
+                save_new(trained, NEW, None if start is None else START, folder, provenance)
+            for name in KEPT:
+                if (unfinished / name).is_file():
+                    shutil.copyfile(unfinished / name, folder / name)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Finetuned(out, provenance, resumed)
+
+
+def hold_out(
+    conversations: Sequence[Conversation], share: float, seed: int = 0
+) -> tuple[list[Conversation], list[Conversation]]:
+    """What is learnt and what is held out, whole families at a time.
+
+    Families are held out in the order of a hash of their name until the share is reached; where
+    one family alone would exceed twice the share, conversations are held out one by one.
+    """
+    if not 0 <= share < 1:
+        raise RequestError(f"the share to hold out must be from 0 to below 1, got {share}")
+    wanted = round(share * len(conversations))
+    names = [c.family or str(c.id) for c in conversations]
+    if max(Counter(names).values()) > max(2 * wanted, 1):
+        names = [str(c.id) for c in conversations]
+    sizes = Counter(names)
+    held: set[str] = set()
+    for name in sorted(sizes, key=lambda n: content_hash([seed, n])):
+        if sum(sizes[n] for n in held) >= wanted:
+            break
+        held.add(name)
+    learnt = [c for c, n in zip(conversations, names, strict=True) if n not in held]
+    return learnt, [c for c, n in zip(conversations, names, strict=True) if n in held]
+
+
+def _read(work: Finetune, run: Run) -> tuple[Any, Any, torch.dtype]:
+    """The network to train; an adapter stays apart from it unless everything is trained."""
+    light = run.precision == "bfloat16" and not work.recipe.full
+    ref = work.ref if work.recipe.full else work.ref.with_adapter(None)
+    if work.ref.adapter is not None:
+        work.ref.adapter_source(work.ref.adapter)  # A wrong name should not cost the loading.
+    return read_network(ref, torch.bfloat16 if light else torch.float32)
+
+
+def _encoded(
+    conversations: Sequence[Conversation], tokenizer: Any, templated: bool, limit: int | None
+) -> list[Example]:
+    return [example(tokenizer, c, templated, limit) for c in conversations]
+
+
+def _plan(work: Finetune, run: Run, view: ResidualModel) -> dict[str, Any]:
+    """All that decides the result: equal plans make equal folders."""
+    adapter = work.ref.adapter
+    source = None if adapter is None else Path(work.ref.adapter_source(adapter))
+    return {
+        "model": work.ref.label,
+        "model_hash": view.model_hash,
+        "chat_template_hash": view.chat_template_hash,
+        "started_from": None if source is None else source.name,
+        "started_from_hash": None if source is None else file_hash(source / WEIGHTS),
+        "kind": "full" if work.recipe.full else "adapter",
+        "data_hash": _data_hash(work.conversations),
+        "examples": len(work.conversations),
+        "held_out": len(work.held_out),
+        "held_out_hash": _data_hash(work.held_out) if work.held_out else None,
+        "recipe": work.recipe.to_json(),
+        "run": run.to_json(),
+        "interventions": [_described(i) for i in work.interventions],
+        "watched": None if work.watch is None else _watched(work.watch),
+        **work.about,
+        "versions": library_versions(),
+    }
+
+
+def _data_hash(conversations: Sequence[Conversation]) -> str:
+    return content_hash([[(m.role, m.content) for m in c.messages] for c in conversations])
+
+
+def _described(intervention: Intervention) -> dict[str, Any]:
+    direction = intervention.direction
+    settings = {k: v for k, v in vars(intervention.operation).items() if v is not None}
+    return {
+        "operation": type(intervention.operation).__name__.lower(),
+        "settings": {
+            k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()
+        },
+        "persona": direction.persona,
+        "schedule": intervention.when,
+        "layers": [site.layer for site in intervention.where],
+        "direction_sha256": hashlib.sha256(direction.raw.numpy().tobytes()).hexdigest()[:16],
+    }
+
+
+def _watched(watch: "Watch") -> dict[str, Any]:
+    return {
+        "directions": [f"{d.persona} at layer {d.site.layer}" for d in watch.directions],
+        "prompts": len(watch.conversations),
+        "prompts_hash": _data_hash(watch.conversations),
+        "every": watch.every,
+    }
+
+
+def _finished(out: Path, plan: dict[str, Any]) -> Finetuned:
+    """The folder that is there, if it is this very finetune."""
+    found = read_json(out / PROVENANCE) if (out / PROVENANCE).is_file() else {}
+    if changed := [key for key, value in _comparable(plan).items() if found.get(key) != value]:
+        raise RequestError(
+            f"{out} is there already and is another finetune (its {changed[0]} differs); choose "
+            "another folder, or remove it"
+        )
+    return Finetuned(out, found, already=True)
+
+
+def _begin(unfinished: Path, plan: dict[str, Any]) -> bool:
+    """Whether there is something to go on from; a killed run of another plan is refused."""
+    if (unfinished / PLAN).is_file():
+        found = read_json(unfinished / PLAN)
+        if changed := [k for k, value in _comparable(plan).items() if found.get(k) != value]:
+            raise RequestError(
+                f"{unfinished} holds an unfinished finetune of other settings (its {changed[0]} "
+                "differs); remove it, or choose another folder"
+            )
+        return any(unfinished.glob("checkpoint-*"))
+    if _is_main():
+        unfinished.mkdir(parents=True, exist_ok=True)
+        write_json(unfinished / PLAN, plan)
+    return False
+
+
+def _comparable(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan as JSON gives it back: tuples are lists there."""
+    found: dict[str, Any] = json.loads(json.dumps(plan))
+    return found
+
+
+def _trainable(network: Any, recipe: LoraRecipe, start: Path | None) -> Any:
+    if not recipe.full:
+        return attach(network, recipe, start)
+    torch.manual_seed(recipe.seed)
+    return network.requires_grad_(True)
+
+
+def _watching(view: ResidualModel, work: Finetune, folder: Path) -> list[Any]:
+    if work.watch is None:
+        return []
+    from persona_probe.finetuning.watching import Watching
+
+    return [Watching(view, work.watch, folder)]
+
+
+def _tokens(examples: Sequence[Example]) -> dict[str, int]:
+    return {
+        "read": sum(len(e.ids) for e in examples),
+        "learnt": sum(sum(e.learnt) for e in examples),
+    }
+
+
+def _is_main() -> bool:
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
+    return bool(PartialState().is_main_process)
