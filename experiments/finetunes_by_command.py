@@ -34,6 +34,7 @@ def commands() -> dict[str, list[str]]:
 
 
 def main(folder: Path) -> None:
+    """Make what is missing, then measure everything."""
     if not folder.exists():
         ignored = shutil.ignore_patterns("adapters", "bars.*")
         shutil.copytree(CHECKPOINT, folder, ignore=ignored)
