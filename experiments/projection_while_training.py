@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  # noqa: TID253
 
 from persona_probe.activations.capture import capture, capture_adapters
 from persona_probe.activations.contrast import contrast, request
