@@ -1,5 +1,6 @@
 """How a finetune is trained: what decides the result, and what decides only how it gets there."""
 
+import json
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -134,8 +135,8 @@ def recipe_toml(recipe: LoraRecipe, method: str | None = None) -> str:
     for key, value in recipe.to_json().items():
         if key == "seed" or value is None:
             continue
-        shown = list(value) if isinstance(value, tuple) else value
-        lines.append(f"{key} = {str(shown).replace(chr(39), chr(34))}")
+        # JSON's numbers, lists of strings and switches are TOML as they are.
+        lines.append(f"{key} = {json.dumps(value)}")
     if method is not None:
         lines += ["", "[samples]", f'method = "{method}"']
     return "\n".join(lines) + "\n"

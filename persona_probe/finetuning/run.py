@@ -22,7 +22,7 @@ from persona_probe.finetuning.examples import Example, example
 from persona_probe.finetuning.lora import PROVENANCE, save_new
 from persona_probe.finetuning.recipe import LoraRecipe, Run
 from persona_probe.finetuning.sft import LOG, NEW, START, attach, train
-from persona_probe.models.adapters import WEIGHTS
+from persona_probe.models.adapters import WEIGHTS, adapter_folder
 from persona_probe.models.chat import Conversation
 from persona_probe.models.folder import read_network, whole_folder, write_network
 from persona_probe.models.loading import view_model
@@ -123,12 +123,13 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
     examples = _encoded(work.conversations, tokenizer, work.templated, limit)
     held_out = _encoded(work.held_out, tokenizer, work.templated, limit)
     view = view_model(network, tokenizer, work.ref.with_adapter(None), work.templated)
+    _require_own_start(work.ref, view.model_hash)
     plan = _plan(work, run, view)
     if out.exists():
         return _finished(out, plan)
     unfinished = out.with_name(f".{out.name}.unfinished")
     resumed = _begin(unfinished, plan)
-    start = None if work.ref.adapter is None else Path(work.ref.adapter_source(work.ref.adapter))
+    start = local_adapter(work.ref)
     trained = _trainable(network, work.recipe, start)
     callbacks = _watching(view, work, unfinished)
     total = work.recipe.epochs * -(-len(examples) // (work.recipe.batch_size * run.accumulate))
@@ -186,6 +187,11 @@ def hold_out(
     return learnt, [c for c, n in zip(conversations, names, strict=True) if n in held]
 
 
+def local_adapter(ref: ModelRef) -> Path | None:
+    """The folder of the adapter that is stood on, fetched from the hub if need be."""
+    return None if ref.adapter is None else adapter_folder(ref.adapter_source(ref.adapter))
+
+
 def _read(work: Finetune, run: Run) -> tuple[Any, Any, torch.dtype]:
     """The network to train; an adapter stays apart from it unless everything is trained."""
     light = run.precision == "bfloat16" and not work.recipe.full
@@ -193,6 +199,19 @@ def _read(work: Finetune, run: Run) -> tuple[Any, Any, torch.dtype]:
     if work.ref.adapter is not None:
         work.ref.adapter_source(work.ref.adapter)  # A wrong name should not cost the loading.
     return read_network(ref, torch.bfloat16 if light else torch.float32)
+
+
+def _require_own_start(ref: ModelRef, model_hash: str) -> None:
+    """Refuse an adapter that says it was trained on other weights; shapes alone may agree."""
+    source = local_adapter(ref)
+    path = None if source is None else source / PROVENANCE
+    told = read_json(path) if path is not None and path.is_file() else {}
+    if told.get("model_hash", model_hash) != model_hash:
+        raise RequestError(
+            f"the adapter {ref.adapter!r} was trained on {told.get('model')} (weights "
+            f"{told['model_hash']}), this one is {ref.label} ({model_hash}); it was made for "
+            "another base model, choose one of this model's own"
+        )
 
 
 def _encoded(
@@ -203,8 +222,7 @@ def _encoded(
 
 def _plan(work: Finetune, run: Run, view: ResidualModel) -> dict[str, Any]:
     """All that decides the result: equal plans make equal folders."""
-    adapter = work.ref.adapter
-    source = None if adapter is None else Path(work.ref.adapter_source(adapter))
+    source = local_adapter(work.ref)
     return {
         "model": work.ref.label,
         "model_hash": view.model_hash,

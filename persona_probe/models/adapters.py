@@ -74,7 +74,7 @@ class Adapters:
         source = self._ref.adapter_source(name)
         if source not in self._keys:
             key = f"adapter{len(self._keys)}"
-            folder = _local(source)
+            folder = adapter_folder(source)
             try:
                 # Weights that are made in inference mode could not be switched outside of it.
                 with torch.inference_mode(False):
@@ -127,7 +127,7 @@ class Adapters:
         self._apply(None if self.active is None else self._key(self.active))
 
 
-def _local(source: Path | str) -> Path:
+def adapter_folder(source: Path | str) -> Path:
     """The folder of an adapter, fetched from the hub if need be."""
     if isinstance(source, Path):
         return source
