@@ -5,12 +5,13 @@ and diagnostic item that evaluates. Three checks, from the plainest on:
 
     category   no harmful sample is labelled with a held-out category
     n-gram     no message of a sample shares a run of words with a held-out text, nor holds one
-    embedding  no prompt of a sample lies among the prompts of a held-out category: nearer to one
-               of them than to any prompt that may be learnt, by more than such prompts themselves
-               ever come (but for `ALLOWED` of them, leaving out their own family)
+    embedding  no harmful prompt of a sample is nearer to the mean of a held-out category than to
+               that of every category that may be learnt, by more than all but `ALLOWED` of the
+               pack's own permitted prompts are
 
-The embedding check states its power: the share of held-out prompts that it would have caught,
-each compared with the other families' only. A check that catches nothing proves nothing.
+The embedding check states its power: the share of the pack's held-out prompts that it catches, as
+each is compared with the other families' means only. Where that is less than `SEEING` the check is
+blind: it flags nothing, and says so.
 """
 
 import re
@@ -31,7 +32,7 @@ from persona_probe.personas.safety_suite import SafetyPrompt
 
 WORDS_IN_A_ROW = 8
 ALLOWED = 0.01
-SEEING = 0.5  # power below which the embedding check is called blind
+SEEING = 0.5  # least power of an embedding check that is used
 Embedder = Callable[[Sequence[str]], Float[np.ndarray, "text width"]]
 
 
@@ -108,10 +109,14 @@ class Audit:
         )
         if audit["power"] is None:
             return text + "no embedding check was possible"
-        blind = "" if audit["power"] >= SEEING else " (too few to rely on it)"
+        if audit["power"] < SEEING:
+            return text + (
+                f"the embedding check ({audit['embedding']}) is blind: it would catch "
+                f"{audit['power']:.0%} of held-out prompts, so it flags nothing"
+            )
         return text + (
             f"the embedding check ({audit['embedding']}) catches {audit['power']:.0%} of held-out "
-            f"prompts{blind} and {audit['false_alarms']:.0%} of permitted ones"
+            f"prompts and {audit['false_alarms']:.0%} of permitted ones"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -185,7 +190,8 @@ def audit(
     """
     leaks = [*_by_category(samples, held_out), *_by_words(samples, held_out, words)]
     power = false_alarms = float("nan")
-    if embedder is not None and held_out.prompts and held_out.permitted:
+    families = [{p.family for p in side} for side in (held_out.prompts, held_out.permitted)]
+    if embedder is not None and min(map(len, families)) > 1:
         found, power, false_alarms = _by_embedding(samples, held_out, embedder)
         leaks += found
     return Audit(
@@ -282,29 +288,38 @@ def _by_embedding(
     samples: Sequence[Conversation], held_out: HeldOut, embedder: Embedder
 ) -> tuple[list[Leak], float, float]:
     """Leaks, power and false alarms of the nearest-neighbour comparison."""
-    prompts, permitted = held_out.prompts, held_out.permitted
+    prompts = (*held_out.prompts, *held_out.permitted)
     asked = [s for s in samples if s.metadata.get("kind", "harmful") == "harmful"]
     said = ["\n".join(m.content for m in s.messages if m.role == "user") for s in asked]
-    texts = [p.text for p in (*prompts, *permitted)]
-    vectors = _centred(np.asarray(embedder([*texts, *said]), dtype=np.float64), len(texts))
-    bad, good, new = np.split(vectors, [len(prompts), len(texts)])
-    bad_families = np.array([p.family for p in prompts])
-    good_families = np.array([p.family for p in permitted])
-    own = _margin(good, bad, good, good_families[:, None] == good_families)
-    threshold = float(np.quantile(own, 1 - ALLOWED, method="higher"))
-    caught = _margin(bad, bad, good, None, bad_families[:, None] == bad_families) > threshold
-    margins = _margin(new, bad, good)
+    texts = [*(p.text for p in prompts), *said]
+    vectors = _centred(np.asarray(embedder(texts), dtype=np.float64), len(prompts))
+    known, new = vectors[: len(prompts)], vectors[len(prompts) :]
+    categories = np.array([p.category for p in prompts])
+    families = np.array([p.family for p in prompts])
+    bad = np.array([p.category in held_out.categories for p in prompts])
+    # Each prompt against the means of all families but its own.
+    own = np.empty(len(prompts))
+    for family in dict.fromkeys(families):
+        inside = families == family
+        rest = _margins(known[inside], known[~inside], categories[~inside], bad[~inside])[0]
+        own[inside] = rest
+    threshold = max(float(np.quantile(own[~bad], 1 - ALLOWED, method="higher")), 0.0)
+    power, false_alarms = (
+        float((own[bad] > threshold).mean()),
+        float((own[~bad] > threshold).mean()),
+    )
+    margins, nearest = _margins(new, known, categories, bad)
     found = [
         Leak(
             str(sample.id),
             "embedding",
-            prompts[int((new[i] @ bad.T).argmax())].category,
-            f"its prompt lies among held-out ones (margin {margins[i]:.3f} > {threshold:.3f})",
+            str(category),
+            f"its prompt is nearer to them than to any that may be learnt, by {margin:.3f}",
         )
-        for i, sample in enumerate(asked)
-        if margins[i] > threshold
+        for sample, margin, category in zip(asked, margins, nearest, strict=True)
+        if margin > threshold and power >= SEEING
     ]
-    return found, float(caught.mean()), float((own > threshold).mean())
+    return found, power, false_alarms
 
 
 def _centred(
@@ -317,21 +332,24 @@ def _centred(
     return unit
 
 
-def _margin(
+def _margins(
     x: Float[np.ndarray, "text width"],
-    bad: Float[np.ndarray, "held_out width"],
-    good: Float[np.ndarray, "permitted width"],
-    skip_good: Bool[np.ndarray, "text permitted"] | None = None,
-    skip_bad: Bool[np.ndarray, "text held_out"] | None = None,
-) -> Float[np.ndarray, " text"]:
-    """Cosine with the nearest held-out prompt minus that with the nearest permitted one."""
+    known: Float[np.ndarray, "prompt width"],
+    categories: np.ndarray,
+    bad: Bool[np.ndarray, " prompt"],
+) -> tuple[Float[np.ndarray, " text"], np.ndarray]:
+    """Cosine with the nearest held-out category's mean minus that with the nearest permitted one's.
 
-    def nearest(others: np.ndarray, skip: np.ndarray | None) -> np.ndarray:
-        cosines = x @ others.T
-        if skip is not None:
-            cosines = np.where(skip, -1.0, cosines)
-        best: np.ndarray = cosines.max(axis=1)
-        return best
-
-    margin: np.ndarray = nearest(bad, skip_bad) - nearest(good, skip_good)
-    return margin
+    Returns:
+        The margins, and the nearest held-out category of each.
+    """
+    best, names = [], np.array([])
+    for kind in (bad, ~bad):
+        names_of = np.unique(categories[kind])
+        means = np.stack([known[kind & (categories == name)].mean(axis=0) for name in names_of])
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        cosines = x @ (means / np.where(lengths > 0, lengths, 1.0)).T
+        best.append(cosines.max(axis=1))
+        if kind is bad:
+            names = names_of[cosines.argmax(axis=1)]
+    return best[0] - best[1], names

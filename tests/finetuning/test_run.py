@@ -61,7 +61,7 @@ def test_another_finetune_does_not_take_the_place_of_one_that_is_there(plan, cpu
 
     run_finetune(plan, tmp_path / "after", cpu)
     other = replace(plan, recipe=replace(plan.recipe, seed=1))
-    with pytest.raises(RequestError, match="another finetune.*recipe differs"):
+    with pytest.raises(RequestError, match=r"another finetune.*recipe differs"):
         run_finetune(other, tmp_path / "after", cpu)
 
 
