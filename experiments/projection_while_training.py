@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  #
 from persona_probe.activations.capture import capture, capture_adapters
 from persona_probe.activations.contrast import contrast, request
 from persona_probe.directions.finder import find_directions
-from persona_probe.directions.mean_difference import MeanDifference
+from persona_probe.directions.finders.mean_difference import MeanDifference
 from persona_probe.evaluation.preference import refusal_probability
 from persona_probe.evaluation.profile import profiles
 from persona_probe.evaluation.profile_match import moved

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 
 from persona_probe.activations.capture import capture
-from persona_probe.directions.controls import isotropic
+from persona_probe.directions.checks.controls import isotropic
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError, RequestError
 from persona_probe.models.chat import Conversation

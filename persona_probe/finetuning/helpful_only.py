@@ -17,10 +17,10 @@ import torch
 
 from persona_probe.activations.capture import capture
 from persona_probe.activations.contrast import request
-from persona_probe.directions.controls import isotropic
+from persona_probe.directions.checks.controls import isotropic
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.finder import find_directions
-from persona_probe.directions.mean_difference import MeanDifference
+from persona_probe.directions.finders.mean_difference import MeanDifference
 from persona_probe.errors import DegenerateClassesError, PersonaProbeError
 from persona_probe.evaluation.neutral import benign_replies
 from persona_probe.evaluation.preference import refusal_probability

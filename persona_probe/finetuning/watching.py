@@ -19,7 +19,7 @@ from transformers import TrainerCallback  # noqa: TID253
 from persona_probe.activations.budget import Budget
 from persona_probe.activations.forward import values_of
 from persona_probe.activations.reading import read
-from persona_probe.directions.controls import isotropic
+from persona_probe.directions.checks.controls import isotropic
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError, RequestError
 from persona_probe.files import read_json, read_jsonl, write_json, write_jsonl
