@@ -119,6 +119,8 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
             "the chat version of the model, put a chat_template.jinja into its folder, or train "
             "it on plain text (--plain)"
         )
+    if not work.conversations:
+        raise RequestError("there are no conversations to learn from; give at least one")
     limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     examples = _encoded(work.conversations, tokenizer, work.templated, limit)
     held_out = _encoded(work.held_out, tokenizer, work.templated, limit)
@@ -127,10 +129,10 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
     plan = _plan(work, run, view)
     if out.exists():
         return _finished(out, plan)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    resumed = _begin(unfinished, plan)
     start = local_adapter(work.ref)
     trained = _trainable(network, work.recipe, start)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    resumed = _begin(unfinished, plan)
     callbacks = _watching(view, work, unfinished)
     total = work.recipe.epochs * -(-len(examples) // (work.recipe.batch_size * run.accumulate))
     with progress("Finetuning", total, "steps") as advance:

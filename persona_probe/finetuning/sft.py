@@ -175,8 +175,6 @@ def train(
         newest_checkpoint,
     )
 
-    if not examples:
-        raise RequestError("there are no conversations to learn from; give at least one")
     evaluates = bool(held_out)
     following: list[Any] = [
         Following(advance, lambda rows: write_jsonl(folder / LOG, rows)),

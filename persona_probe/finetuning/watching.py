@@ -33,7 +33,7 @@ RANDOM, RANDOM_DRAWS = "random", 40
 """Rows of this name: the mean over random directions at a site, and the middle 95% of them."""
 RESAMPLES = 2000
 
-Projections = Float[np.ndarray, "direction prompt"]
+Projections = Float[np.ndarray, "_ prompt"]
 
 
 @dataclass(frozen=True)
