@@ -8,7 +8,8 @@ from persona_probe.cli import study as study_commands
 from persona_probe.cli.bake import bake
 from persona_probe.cli.chat import chat
 from persona_probe.cli.compare import compare
-from persona_probe.cli.constitution import audit, samples
+from persona_probe.cli.constitution import audit as audit_samples
+from persona_probe.cli.constitution import samples
 from persona_probe.cli.constitution import show as show_constitution
 from persona_probe.cli.doctor import doctor
 from persona_probe.cli.evaluate import evaluate
@@ -64,7 +65,7 @@ constitution = typer.Typer(
 )
 constitution.command("show")(show_constitution)
 constitution.command()(samples)
-constitution.command()(audit)
+constitution.command("audit")(audit_samples)
 app.add_typer(constitution, name="constitution")
 
 finetune = typer.Typer(help="From the model before to the model after.", no_args_is_help=True)

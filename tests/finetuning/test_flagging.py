@@ -25,7 +25,7 @@ def replies(tiny_model, prompts):
 
 @pytest.fixture(scope="module")
 def towards_tuned(tiny_model, replies):
-    """The direction from the model's own replies to the adapter's, on other prompts than half."""
+    """The direction from the model's own replies to the adapter's, at layer 1."""
     from dataclasses import replace
 
     from persona_probe.activations.capture import capture
@@ -34,8 +34,8 @@ def towards_tuned(tiny_model, replies):
     from persona_probe.models.site import Site
 
     own, tuned = replies
-    asked = [replace(c, label="own") for c in own[::2]]
-    asked += [replace(c, label="tuned", id=f"t{c.id}") for c in tuned[::2]]
+    asked = [replace(c, label="own") for c in own]
+    asked += [replace(c, label="tuned", id=f"t{c.id}") for c in tuned]
     read = capture(tiny_model, asked, [Site(1)], ["response_mean"])["response_mean"]
     return find_directions(read, MeanDifference(), "tuned", "own")[Site(1)]
 
@@ -53,7 +53,7 @@ def test_data_that_says_what_the_model_says_pushes_nowhere(tiny_model, replies, 
 
 
 def test_planted_samples_are_ranked_first(tiny_model, replies, towards_tuned):
-    """Half of the data is the adapter's, along a direction found on other prompts."""
+    """Half of the data is the adapter's: the other half does not move at all."""
     from persona_probe.finetuning.flagging import flag
 
     own, tuned = replies
@@ -62,12 +62,16 @@ def test_planted_samples_are_ranked_first(tiny_model, replies, towards_tuned):
     data = [tuned[i] if i in planted else own[i] for i in held]
     found = flag(tiny_model, data, [towards_tuned], max_new_tokens=8)
     ranked = sorted(found.ranked(), key=lambda row: row["rank"])
-    assert {row["id"] for row in ranked[:3]} == {own[i].id for i in planted}
-    assert ranked[2]["shift"] > 0.5 > ranked[3]["shift"] + 0.4
-    whole = flag(tiny_model, [tuned[i] for i in held], [towards_tuned], max_new_tokens=8)
-    assert whole.directions[0].shift.value > found.directions[0].shift.value > 0
-    assert whole.directions[0].shift.n == len(held)
-    assert whole.directions[0].p <= found.directions[0].p + 0.2
+    assert [row["rank"] for row in ranked] == [1, 2, 3, 4, 5, 6]
+    untouched = {own[i].id for i in held[3:]}
+    for row in ranked:
+        assert (abs(row["shift"]) < 1e-4) == (row["id"] in untouched)
+    # What the whole of the adapter's replies moves is the gap that the direction was found with.
+    [whole] = flag(tiny_model, tuned, [towards_tuned], max_new_tokens=8).directions
+    assert whole.shift.value * whole.unit == pytest.approx(towards_tuned.gap, rel=1e-3)
+    assert whole.shift.n == len(tuned)
+    assert whole.shift.n_clusters == len({c.family for c in tuned})
+    assert whole.random.low < whole.shift.value
 
 
 def test_the_numbers_are_those_of_a_plain_computation(tiny_model, replies, towards_tuned):
