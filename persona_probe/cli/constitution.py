@@ -156,7 +156,7 @@ def audit(
     category: Category = None,
     words: Annotated[int, typer.Option(min=3, help="Words in a row that count as shared.")] = 8,
     model: Annotated[
-        str | None, typer.Option(help="Embed with this model; character n-grams without.")
+        str | None, typer.Option(help="Embed with this model; weighted words without.")
     ] = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -168,26 +168,23 @@ def audit(
 
     Example: persona-probe constitution audit artifacts/virtue.jsonl --model organism
     """
-    from persona_probe.finetuning.leak_audit import (
-        audit as look,
-    )
-    from persona_probe.finetuning.leak_audit import (
-        held_out_of,
-        lexical_embedder,
-        model_embedder,
-    )
+    from persona_probe.evaluation.prompt_embedding import prompt_embedding
+    from persona_probe.finetuning.leak_audit import audit as look
+    from persona_probe.finetuning.leak_audit import held_out_of
     from persona_probe.finetuning.prompts import scope_categories
     from persona_probe.models.conversations import read_conversations
     from persona_probe.models.loading import load_model
     from persona_probe.personas.pack import load_pack
+    from persona_probe.personas.tier_audit import TFIDF, tfidf
 
     asked = load_pack(pack)
     held_out = held_out_of(asked, scope_categories(asked, scope, category or ()))
     samples_read = read_conversations(data)
-    embedder, name = lexical_embedder(), "lexical"
+    by_model = None
     if model is not None:
         loaded = load_model(model_name(model), device=device, dtype=dtype)
-        embedder, name = model_embedder(loaded), f"model {loaded.label}"
+        by_model = prompt_embedding(loaded)
+    embedder, name = by_model or (tfidf, TFIDF)
     found = look(samples_read, held_out, embedder, name, words)
     if as_json:
         result(found.to_json(), as_json, "")

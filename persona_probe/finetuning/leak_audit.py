@@ -14,26 +14,23 @@ each is compared with the other families' means only. Where that is less than `S
 blind: it flags nothing, and says so.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from persona_probe.activations.capture import capture
 from persona_probe.errors import SplitLeakError
-from persona_probe.models.chat import Conversation, Message
-from persona_probe.models.residual_model import ResidualModel
-from persona_probe.models.site import Site
+from persona_probe.models.chat import Conversation
+from persona_probe.personas.ngrams import words as words_of
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import SafetyPrompt
+from persona_probe.personas.tier_audit import Embedding
 
 WORDS_IN_A_ROW = 8
 ALLOWED = 0.01
 SEEING = 0.5  # least power of an embedding check that is used
-Embedder = Callable[[Sequence[str]], Float[np.ndarray, "text width"]]
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ def held_out_of(pack: Pack, learnt: Iterable[str], seed: int = 0) -> HeldOut:
 def audit(
     samples: Sequence[Conversation],
     held_out: HeldOut,
-    embedder: Embedder | None = None,
+    embedder: Embedding | None = None,
     embedding: str | None = None,
     words: int = WORDS_IN_A_ROW,
 ) -> Audit:
@@ -206,32 +203,6 @@ def audit(
     )
 
 
-def model_embedder(model: ResidualModel) -> Embedder:
-    """Mean residual stream of a text half-way through a model."""
-    site = Site(model.n_layers // 2)
-
-    def embed(texts: Sequence[str]) -> Float[np.ndarray, "text width"]:
-        asked = [Conversation((Message("user", text),), id=str(i)) for i, text in enumerate(texts)]
-        found = capture(model, asked, [site], ["prompt_mean"], description="Embedding")
-        vectors: np.ndarray = found["prompt_mean"].site(site).numpy().astype(np.float64)
-        return vectors
-
-    return embed
-
-
-def lexical_embedder() -> Embedder:
-    """Weighted character n-grams, where no model is at hand: wording, not meaning."""
-
-    def embed(texts: Sequence[str]) -> Float[np.ndarray, "text width"]:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-        vectors: np.ndarray = vectorizer.fit_transform(texts).toarray()
-        return vectors
-
-    return embed
-
-
 def _by_category(samples: Sequence[Conversation], held_out: HeldOut) -> list[Leak]:
     found = []
     for sample in samples:
@@ -246,7 +217,7 @@ def _by_category(samples: Sequence[Conversation], held_out: HeldOut) -> list[Lea
 def _by_words(samples: Sequence[Conversation], held_out: HeldOut, words: int) -> list[Leak]:
     runs: dict[tuple[str, ...], str] = {}
     for name, text in held_out.texts.items():
-        said = _words(text)
+        said = words_of(text)
         # A text shorter than a run counts as a whole.
         for run in _runs(said, min(words, max(len(said), 1))):
             runs.setdefault(run, name)
@@ -268,7 +239,7 @@ def _first_hit(
     sample: Conversation, runs: Mapping[tuple[str, ...], str], lengths: Sequence[int]
 ) -> tuple[tuple[str, ...], str] | None:
     for message in sample.messages:
-        said = _words(message.content) if message.role != "system" else ()
+        said = words_of(message.content) if message.role != "system" else ()
         for length in lengths:
             for run in _runs(said, length):
                 if run in runs:
@@ -276,16 +247,12 @@ def _first_hit(
     return None
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower()))
-
-
 def _runs(words: tuple[str, ...], n: int) -> Iterable[tuple[str, ...]]:
     return (words[i : i + n] for i in range(len(words) - n + 1))
 
 
 def _by_embedding(
-    samples: Sequence[Conversation], held_out: HeldOut, embedder: Embedder
+    samples: Sequence[Conversation], held_out: HeldOut, embedder: Embedding
 ) -> tuple[list[Leak], float, float]:
     """Leaks, power and false alarms of the nearest-neighbour comparison."""
     prompts = (*held_out.prompts, *held_out.permitted)

@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.errors import PersonaProbeError, RequestError
+from persona_probe.evaluation.prompt_embedding import prompt_embedding
 from persona_probe.files import read_json, read_jsonl, write_json, write_jsonl
 from persona_probe.finetuning.constitutional import Method, Recipe, write_samples
-from persona_probe.finetuning.leak_audit import (
-    Audit,
-    audit,
-    held_out_of,
-    lexical_embedder,
-    model_embedder,
-)
+from persona_probe.finetuning.leak_audit import Audit, audit, held_out_of
 from persona_probe.finetuning.prompts import (
     draw_prompts,
     prompts_in,
@@ -28,6 +23,7 @@ from persona_probe.models.conversations import read_conversations
 from persona_probe.personas.constitution import Constitution
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import SafetyPrompt
+from persona_probe.personas.tier_audit import TFIDF, tfidf
 from persona_probe.progress import track
 from persona_probe.provenance import content_hash, library_versions
 
@@ -216,14 +212,14 @@ def sample(work: SampleWork, writer: Writer, out: Path, embedding: str = "model"
         writer: who writes.
         out: the .jsonl file.
         embedding: "model" embeds with the local writer's model, where there is one; "lexical"
-            with character n-grams.
+            with weighted words.
     """
     drawn = draw_prompts(work.prompts, work.categories, work.n, work.benign_share, work.seed)
     held_out = held_out_of(work.pack, work.categories)
     if isinstance(writer, LocalWriter) and embedding == "model":
-        embedder, name = model_embedder(writer.model), "model"
+        embedder, name = prompt_embedding(writer.model)
     else:
-        embedder, name = lexical_embedder(), "lexical"
+        embedder, name = tfidf, TFIDF
     about = {
         "pack": work.pack.name,
         "pack_hash": work.pack.hash,

@@ -99,12 +99,13 @@ def test_a_prompt_of_a_held_out_category_in_new_words_is_found_by_its_meaning(
     """Words of a held-out category that no held-out text holds in a row, under a false label."""
     import numpy as np
 
-    from persona_probe.finetuning.leak_audit import audit, model_embedder
+    from persona_probe.evaluation.prompt_embedding import prompt_embedding
+    from persona_probe.finetuning.leak_audit import audit
     from persona_probe.finetuning.prompts import training_prompts
     from persona_probe.models.loading import load_model
     from persona_probe.organism import CHECKPOINT
 
-    embed = model_embedder(load_model(str(CHECKPOINT), device="cpu"))
+    embed, _ = prompt_embedding(load_model(str(CHECKPOINT), device="cpu"))
     known = {}
 
     def embedder(texts):
