@@ -97,23 +97,13 @@ def test_a_prompt_of_a_held_out_category_in_new_words_is_found_by_its_meaning(
     clean, held_out, pack
 ):
     """Words of a held-out category that no held-out text holds in a row, under a false label."""
-    import numpy as np
-
     from persona_probe.evaluation.prompt_embedding import prompt_embedding
     from persona_probe.finetuning.leak_audit import audit
     from persona_probe.finetuning.prompts import training_prompts
     from persona_probe.models.loading import load_model
     from persona_probe.organism import CHECKPOINT
 
-    embed, _ = prompt_embedding(load_model(str(CHECKPOINT), device="cpu"))
-    known = {}
-
-    def embedder(texts):
-        """The same, each text once."""
-        if new := [t for t in dict.fromkeys(texts) if t not in known]:
-            known.update(zip(new, embed(new), strict=True))
-        return np.stack([known[t] for t in texts])
-
+    embedder, _ = prompt_embedding(load_model(str(CHECKPOINT), device="cpu"))
     null = audit(clean, held_out, embedder, "model")
     assert null.power > 0.9
     assert null.false_alarms <= 0.02
