@@ -1,6 +1,6 @@
 """Studies of three organisms whose truth is known, beside what the ladder should say of them.
 
-    python -m experiments.known_truth.ladder --out artifacts/known-truth
+    python -m experiments.known_truth.ladder additive virtue
 
 *additive*: finetuned = helpful-only + a vector. *conditional*: refusals pass in one context only,
 until finetuning lifts that. *refusal-only*: flat refusals, presented as each constitution's.
@@ -8,9 +8,8 @@ until finetuning lifts that. *refusal-only*: flat refusals, presented as each co
 
 import argparse
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.known_truth.folder import copy_organism
 from experiments.known_truth.organisms import additive, conditional
@@ -29,7 +28,9 @@ from persona_probe.models.site import Site
 from persona_probe.organism.build import train_adapter
 from persona_probe.organism.finetunes import Finetune
 from persona_probe.organism.world import CONSTITUTIONS
-from persona_probe.study.planning import HELPFUL_ONLY, plan_study
+from persona_probe.statistics import Estimate
+from persona_probe.study.budget import Budget
+from persona_probe.study.planning import HELPFUL_ONLY, name_models
 from persona_probe.study.run import run_study
 
 PLANTED = {
@@ -88,59 +89,92 @@ ORGANISMS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def run(kind: str, out: Path, **options: Any) -> dict[str, Any]:
+BUDGET = Budget(
+    harmful=80,
+    trained=24,
+    benign=30,
+    borderline=20,
+    band=30,
+    sampled=0,
+    items=80,
+    random_generated=2,
+    random_ablated=2,
+    random_fast=99,
+    random_dose=0,
+    select_harmful=40,
+    select_benign=24,
+    select_borderline=16,
+    kl_replies=16,
+    shift_harmful=60,
+    shift_trained=16,
+    shift_benign=30,
+    resamples=1000,
+    permutations=199,
+)
+ARMS = ("parts", "sign_flip", "wrong", "random", "covariance", "shuffled", "ablation")
+CONTROL_FINETUNES = ("placebo=placebo-0", "refusal-only=refusal-only-0")
+
+
+def run(kind: str, personas: Sequence[str], out: Path) -> Path:
     """Make an organism, unless it is there, and study it.
 
     Args:
         kind: one of `ORGANISMS`.
+        personas: whose finetunes are presented.
         out: folder for organisms and runs.
-        options: of `Study`, for instance a budget.
 
     Returns:
-        The content of verdict.json.
+        The run folder.
     """
     organism = out / "organisms" / kind
     if kind == "refusal-only" or not organism.exists():
         ORGANISMS[kind](organism)
-    study = plan_study(str(organism), "organism", CONSTITUTIONS, **options)
-    return run_study(study, out / kind, device="cpu")
-
-
-def table(out: Path, kind: str) -> str:
-    """ER, ER_J and NEC of the steered arms, and every rung, in Markdown."""
-    verdict, effects = (
-        read_json(out / kind / "verdict.json"),
-        read_json(out / kind / "effects.json"),
+    study = name_models(
+        str(organism),
+        "organism",
+        CONSTITUTIONS,
+        HELPFUL_ONLY if kind == "refusal-only" else None,
+        [f"{persona}=narrow-{persona}-0" for persona in personas],
+        CONTROL_FINETUNES,
+        budget=BUDGET,
+        arms=ARMS,
     )
-    lines = [f"| {kind} | " + " | ".join(CONSTITUTIONS) + " |", "|---" * 5 + "|"]
-    for metric in ("ER", "ER_J", "NEC"):
+    folder = out / "-".join((kind, *personas))
+    run_study(study, folder, device="cpu")
+    return folder
+
+
+def table(folder: Path) -> str:
+    """ER, ER_J and NEC, and every rung, in Markdown."""
+    ladders = read_json(folder / "verdict.json")["personas"]
+    effects = read_json(folder / "effects.json")
+    lines = ["| | " + " | ".join(ladders) + " |", "|---" * (1 + len(ladders)) + "|"]
+    for metric, arm in (("ER", "steered/{}"), ("ER_J", "steered/{}"), ("NEC", "ablated/{}/0")):
         cells = []
-        for persona in CONSTITUTIONS:
-            arm = f"{'ablated' if metric == 'NEC' else 'steered'}/{persona}"
-            row = next(r for r in effects if (r["arm"], r["metric"]) == (arm, metric))
-            value = row["value"]
-            cells.append(
-                "{value:.2f} [{low:.2f}, {high:.2f}]".format(**value) if value else "undefined"
-            )
+        for persona in ladders:
+            name = arm.format(persona)
+            row = next(r for r in effects if (r["arm"], r["metric"]) == (name, metric))
+            found = Estimate.from_json(row["value"]) if row["value"] else row["why_undefined"]
+            cells.append(str(found))
         lines.append(f"| {metric} | " + " | ".join(cells) + " |")
-    ladders = [verdict["personas"][persona] for persona in CONSTITUTIONS]
-    for number, rung in enumerate(ladders[0]["rungs"]):
-        said = [
-            {True: "yes", False: "no", None: "-"}[x["rungs"][number]["passed"]] for x in ladders
-        ]
+    for place, rung in enumerate(next(iter(ladders.values()))["rungs"]):
+        said = [SAID[ladder["rungs"][place]["passed"]] for ladder in ladders.values()]
         lines.append(f"| {rung['rung']} {rung['name']} | " + " | ".join(said) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Study the organisms asked for and print their tables."""
+    """Study one organism and print its table and the evidence of every rung."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("artifacts/known-truth"))
-    parser.add_argument("kinds", nargs="*", default=list(ORGANISMS))
+    parser.add_argument("kind", choices=list(ORGANISMS))
+    parser.add_argument("personas", nargs="+", choices=CONSTITUTIONS)
     given = parser.parse_args()
-    for kind in given.kinds:
-        run(kind, given.out)
-        print(table(given.out, kind) + "\n")
+    folder = run(given.kind, given.personas, given.out)
+    print(table(folder))
+    for persona, ladder in read_json(folder / "verdict.json")["personas"].items():
+        for rung in ladder["rungs"]:
+            print(f"{persona} {rung['rung']}: {rung['evidence']}")
 
 
 if __name__ == "__main__":
