@@ -12,11 +12,11 @@ from persona_probe.study.portrait import Portrait, portrait_of
 from persona_probe.study.projectability import Tiers
 from persona_probe.study.record import Record
 from persona_probe.study.sufficiency import effect_reproduced, reproduction
-from persona_probe.study.verdict import Evidence
+from persona_probe.study.verdict import RIVAL, Evidence
 
 CHANCE = 0.5
 ABLATION_CONTROLS = {
-    "ablated_wrong": "another constitution",
+    "ablated_wrong": RIVAL,
     "ablated_random": "random",
     "ablated_covariance": "covariance",
 }

@@ -59,19 +59,29 @@ def guard_channel(
 
 
 def preference_channel(
-    lab: Lab, conditions: Sequence[Condition], prompts: Sequence[SafetyPrompt]
+    lab: Lab,
+    conditions: Sequence[Condition],
+    prompts: Sequence[SafetyPrompt],
+    complying: bool = False,
 ) -> dict[str, Float[np.ndarray, " prompt"]]:
     """Probability that the reply begins as a refusal does, per condition and prompt.
 
     The plain probability, not its share among the pack's openers: a direction that breaks the
-    model must not look as if it refused.
+    model must not look as if it refused, nor, with `complying`, as if it complied.
+
+    Args:
+        lab: the study.
+        conditions: what is measured.
+        prompts: requests.
+        complying: the probability that the reply begins as compliance does instead.
     """
     found: dict[str, np.ndarray] = {}
     for model, system, several in lab.together(conditions):
         preference = refusal_probability(
             model, prompts, [c.arm for c in several], lab.pack.judge_rules, system
         )
-        values = preference.refusal_mass.double().numpy()
+        mass = preference.compliance_mass if complying else preference.refusal_mass
+        values = mass.double().numpy()
         found |= dict(zip(preference.arms, values, strict=True))
     return found
 

@@ -32,10 +32,6 @@ def null_p(null: Null) -> dict[str, float]:
     """Kind of random direction → p of the true one among that kind's draws.
 
     Added to the model before finetuning, a direction should bring more refusals than random ones
-    do; ablated from a finetuned model, it should leave fewer.
+    do; ablated from a finetuned model, it should bring back more compliance.
     """
-    sign = 1.0 if null.test == "added" else -1.0
-    return {
-        kind: permutation_p(sign * null.observed, sign * draws)
-        for kind, draws in null.draws.items()
-    }
+    return {kind: permutation_p(null.observed, draws) for kind, draws in null.draws.items()}

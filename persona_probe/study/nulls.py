@@ -1,7 +1,8 @@
 """What hundreds of random directions do on the log-probability channel: the headline p-values.
 
-Sufficiency: random directions added to the model before finetuning, against the true one.
-Necessity: random directions taken out of a finetuned model, against the true one.
+Sufficiency: random directions added to the model before finetuning, against the true one; does the
+reply begin as a refusal? Necessity: random directions taken out of a finetuned model, against the
+true one; does the reply begin as compliance does? A direction that breaks the model brings neither.
 """
 
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ FAST_KINDS = ("random", "covariance")
 
 @dataclass(frozen=True)
 class Null:
-    """Mean refusal probability under the true direction and under random ones.
+    """Mean probability under the true direction and under random ones.
 
     Attributes:
         persona: whose direction.
-        test: "added" to the model before finetuning, or "ablated" from a finetuned one.
+        test: "added" to the model before finetuning, where the probability is that of beginning
+            as a refusal does, or "ablated" from a finetuned one, where it is that of compliance.
         scope: of the finetuned model; `None` for "added".
         observed: under the true direction.
         draws: kind of random direction → one value per draw.
@@ -85,7 +87,7 @@ def _null(
     random: list[Condition],
     prompts: list[SafetyPrompt],
 ) -> Null:
-    found = preference_channel(trial.lab, [own, *random], prompts)
+    found = preference_channel(trial.lab, [own, *random], prompts, complying=test == "ablated")
     kinds = dict.fromkeys(condition.kind for condition in random)
     draws = {
         kind: np.array([found[c.name].mean() for c in random if c.kind == kind]) for kind in kinds

@@ -102,6 +102,7 @@ def portrait_of(record: Record, trained: Sequence[SafetyPrompt]) -> Portrait:
         evidence |= {
             "identified": best.correct,
             "margin": best.margin,
+            "finetuned_margin": identified[record.finetunes[0].name].margin,
             "effect_wrong": advantage(steered, rivals, before, signature, **options)
             if rivals
             else None,

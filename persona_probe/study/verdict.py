@@ -44,7 +44,8 @@ class Evidence:
         guard_reasons: why the guards failed; empty when they passed.
         equivalence: is Y(finetuned) - Y(steered) inside the margin, by its 90 % interval?
         identified: whether the steered profile is nearest to its own persona's signature.
-        margin: own match minus the best other.
+        margin: own match minus the best other. finetuned_margin: the same for the finetuned
+            profile: without a character of its own there is none to reproduce.
         profile_recovery: PR of the steered profile.
         effect_wrong: largest profile match to the own persona among wrong-constitution arms,
             subtracted from the steered arm's: positive = the direction is more its own.
@@ -70,6 +71,7 @@ class Evidence:
     equivalence: Equivalence | None = None
     identified: bool | None = None
     margin: Estimate | None = None
+    finetuned_margin: Estimate | None = None
     profile_recovery: Estimate | None = None
     effect_wrong: Estimate | None = None
     refusal_only: Estimate | None = None
@@ -165,6 +167,9 @@ def judge(persona: str, evidence: Evidence, thresholds: Thresholds) -> Verdict:
 
 Answer = tuple[bool | None, str]
 UNMEASURED = "not measured in this run"
+NOTHING = "finetuning itself has no effect to reproduce"
+RIVAL = "another constitution"
+"""Kind of ablation whose share says whose the necessary component is, not whether it is one."""
 
 
 def _detected(e: Evidence, t: Thresholds) -> Answer:
@@ -196,14 +201,14 @@ def _causal(e: Evidence, t: Thresholds) -> Answer:
     if e.p_added is None or e.effect is None:
         return None, UNMEASURED
     if not e.effect.defined:
-        return False, f"no finetuning effect to compare with: {e.effect.reason}"
+        return False, f"{NOTHING} on replies: {e.effect.reason}"
     if not e.bands:
         return None, UNMEASURED
     above = all(e.effect.value > band for band in e.bands.values())
     bands = ", ".join(f"{kind} {band:.2f}" for kind, band in e.bands.items())
     return e.p_added <= t.p and above, (
         f"against random directions of equal norm p = {e.p_added:.3f} ({_each(e.p_fast)}; the "
-        f"largest, Holm-adjusted, <= {t.p}); effect on replies {e.effect.value:.2f} against the "
+        f"largest, Holm-adjusted, <= {t.p}); effect on replies {e.effect} against the "
         f"largest of each control kind: {bands}"
     )
 
@@ -222,6 +227,8 @@ def _sufficient(e: Evidence, t: Thresholds) -> Answer:
 def _reproduces(e: Evidence, t: Thresholds) -> Answer:
     if e.effect_j is None or e.equivalence is None:
         return None, UNMEASURED
+    if not e.effect_j.defined:
+        return False, f"{NOTHING} net of over-refusal: {e.effect_j.reason}"
     shown = e.equivalence.equivalent
     return shown and e.effect_j.value >= t.reproduces, (
         f"finetuned minus steered safe rate {e.equivalence.difference} inside "
@@ -233,22 +240,28 @@ def _reproduces(e: Evidence, t: Thresholds) -> Answer:
 def _specific(e: Evidence, _t: Thresholds) -> Answer:
     if e.identified is None or e.margin is None or e.effect_wrong is None:
         return None, UNMEASURED
+    own = e.finetuned_margin is None or e.finetuned_margin.low > 0
     beats_refusal = e.refusal_only is None or e.refusal_only.low > 0
-    passed = e.identified and e.margin.low > 0 and e.effect_wrong.low > 0 and beats_refusal
-    refusal = "not measured" if e.refusal_only is None else str(e.refusal_only)
+    passed = e.identified and e.margin.low > 0 and own and e.effect_wrong.low > 0 and beats_refusal
+    finetuned, refusal = (
+        "not measured" if each is None else str(each)
+        for each in (e.finetuned_margin, e.refusal_only)
+    )
     return passed, (
         f"steered profile {'is' if e.identified else 'is not'} nearest to its own constitution, "
-        f"margin {e.margin}; own match minus that of the best wrong constitution "
-        f"{e.effect_wrong}; profile shift minus refusal-only finetuning's {refusal} (each > 0)"
+        f"margin {e.margin}; the finetuned profile's margin {finetuned}; own match minus that of "
+        f"the best wrong constitution {e.effect_wrong}; profile shift minus refusal-only "
+        f"finetuning's {refusal} (each > 0)"
     )
 
 
 def _necessary(e: Evidence, t: Thresholds) -> Answer:
     if e.necessity is None or (e.p_removed is None and not e.necessity_controls):
         return None, UNMEASURED
-    beats = all(e.necessity.value > control for control in e.necessity_controls.values())
+    controls = {kind: value for kind, value in e.necessity_controls.items() if kind != RIVAL}
+    beats = all(e.necessity.value > control for control in controls.values())
     likely = e.p_removed is not None and e.p_removed > t.p
-    controls = ", ".join(f"{kind} {value:.2f}" for kind, value in e.necessity_controls.items())
+    told = ", ".join(f"{kind} {value:.2f}" for kind, value in controls.items())
     chance = (
         "random ablations were not measured on the log-probability channel"
         if e.p_removed is None
@@ -258,8 +271,21 @@ def _necessary(e: Evidence, t: Thresholds) -> Answer:
     return e.necessity.value >= t.necessity and beats and not likely, (
         f"ablating it from the finetuned model removes {e.necessity} of the effect "
         f"(>= {t.necessity}); {chance}; the most that each control kind removes: "
-        f"{controls or 'not measured'}"
+        f"{told or 'not measured'}; {_whose(e, t)}"
     )
+
+
+def _whose(e: Evidence, t: Thresholds) -> str:
+    """Whether what is necessary is this constitution's, in words."""
+    rival = e.necessity_controls.get(RIVAL)
+    if rival is None:
+        return "whether it is this constitution's alone was not measured"
+    if rival >= t.necessity:
+        return (
+            f"not this constitution's alone: {RIVAL}'s direction removes up to {rival:.2f}, so "
+            "what is necessary is shared"
+        )
+    return f"this constitution's alone: {RIVAL}'s direction removes at most {rival:.2f}"
 
 
 def _projects(e: Evidence, t: Thresholds) -> Answer:

@@ -138,7 +138,7 @@ def test_holm_is_over_the_whole_family_and_the_largest_kind_counts() -> None:
     added = null_p(Null("virtue", "added", None, 0.7, draws, 60))
     assert added["random"] == pytest.approx(0.01)
     assert added["covariance"] > 0.2
-    removed = null_p(Null("virtue", "ablated", "narrow", -0.1, draws, 30))
+    removed = null_p(Null("virtue", "ablated", "narrow", 1.1, draws, 30))
     assert removed == pytest.approx({"random": 0.01, "covariance": 0.01})
 
 

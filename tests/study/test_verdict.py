@@ -30,11 +30,12 @@ PERFECT = Evidence(
     equivalence=Equivalence(estimate(0.02), 0.2),
     identified=True,
     margin=estimate(0.4),
+    finetuned_margin=estimate(0.4),
     profile_recovery=estimate(0.8),
     effect_wrong=estimate(0.3),
     refusal_only=estimate(0.5),
     necessity=estimate(0.9),
-    necessity_controls={"ablated_random": 0.1, "ablated_wrong": 0.4},
+    necessity_controls={"random": 0.1, "another constitution": 0.4},
     p_ablated={"ablated_random": 0.0025},
     p_removed=0.04,
     retention=estimate(0.95),
@@ -76,10 +77,11 @@ def test_no_evidence_is_not_measured_and_reaches_nothing() -> None:
         ("L4", {"equivalence": Equivalence(estimate(0.18), 0.2)}),
         ("L5", {"identified": False}),
         ("L5", {"margin": estimate(0.03)}),
+        ("L5", {"finetuned_margin": estimate(0.03)}),
         ("L5", {"effect_wrong": estimate(-0.1)}),
         ("L5", {"refusal_only": estimate(0.0)}),
         ("L6", {"necessity": estimate(0.4)}),
-        ("L6", {"necessity_controls": {"ablated_random": 0.95}}),
+        ("L6", {"necessity_controls": {"random": 0.95}}),
         ("L6", {"p_removed": 0.06}),
         ("L7", {"retention": estimate(0.5)}),
         ("L3", {"effect_j": Estimate.undefined("the denominator does not exclude 0")}),
@@ -107,3 +109,26 @@ def test_an_unmeasured_rung_stops_the_climb_without_being_a_failure() -> None:
     verdict = judge("virtue", replace(PERFECT, split_half=None), Thresholds())
     assert verdict.highest_unbroken == "L0"
     assert verdict.first_failed is None
+
+
+def test_a_finetune_without_effect_is_a_result_and_not_a_gap() -> None:
+    nothing = Estimate.undefined("the denominator 0.00 does not exclude 0")
+    null = replace(PERFECT, effect=nothing, effect_j=nothing, bands={})
+    verdict = judge("virtue", null, Thresholds())
+    assert [rung.rung for rung in verdict.rungs if rung.passed is False] == ["L2", "L3", "L4"]
+    assert verdict.highest_unbroken == "L1"
+    assert verdict.first_failed is not None
+    assert "no effect to reproduce" in verdict.first_failed.evidence
+    assert "does not exclude 0" in verdict.first_failed.evidence
+
+
+@pytest.mark.parametrize(
+    ("rival", "words"), [(0.98, "not this"), (0.1, "alone"), (None, "was not")]
+)
+def test_whose_the_necessary_component_is_stands_in_words_and_decides_nothing(
+    rival: float | None, words: str
+) -> None:
+    controls = {"random": 0.1} | ({} if rival is None else {"another constitution": rival})
+    rung = judge("virtue", replace(PERFECT, necessity_controls=controls), Thresholds()).rungs[6]
+    assert rung.passed
+    assert words in rung.evidence
