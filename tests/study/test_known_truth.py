@@ -133,29 +133,25 @@ def test_in_the_conditional_organism_a_vector_works_in_one_context_only(
     assert sum(judgement.outcome.kind == "refuse" for judgement in plain["steered"]) > 12
 
 
-def ladder(organism: Path, folder: Path, persona: str = PERSONA) -> tuple[dict[str, Any], Any]:
-    """Rungs by number, and the tidy effects, of a study of one grafted organism."""
-    from persona_probe import load_pack, plan_study, run_study
+def ladder(kind: str, folder: Path) -> tuple[dict[str, Any], Any]:
+    """Rungs by number, and the steered effects, of a study of one organism."""
+    from experiments.known_truth.ladder import run
     from persona_probe.files import read_json
 
-    personas = tuple(p.name for p in load_pack("organism").personas)
-    study = plan_study(str(organism), "organism", personas)
-    verdict = run_study(study, folder, device="cpu")
-    rungs = {rung["rung"]: rung["passed"] for rung in verdict["personas"][persona]["rungs"]}
+    out = run(kind, [PERSONA], folder)
+    verdict = read_json(out / "verdict.json")["personas"][PERSONA]
     effects = {
         row["metric"]: row["value"]
-        for row in read_json(folder / "effects.json")
-        if row["arm"] == f"steered/{persona}" and row["metric"] in ("ER", "ER_J")
+        for row in read_json(out / "effects.json")
+        if row["arm"] == f"steered/{PERSONA}" and row["metric"] in ("ER", "ER_J")
     }
-    return rungs, effects
+    return {rung["rung"]: rung["passed"] for rung in verdict["rungs"]}, effects
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_finetune_that_is_a_vector_passes_every_causal_rung(
-    organism: Any, tmp_path: Path
-) -> None:
-    rungs, effects = ladder(organism("additive"), tmp_path / "run")
+def test_a_finetune_that_is_a_vector_passes_every_causal_rung(tmp_path: Path) -> None:
+    rungs, effects = ladder("additive", tmp_path)
     for effect in effects.values():
         assert 0.9 <= effect["value"] <= 1.1
     assert [rungs[rung] for rung in ("L2", "L3", "L4", "L6", "L7")] == [True] * 5
@@ -163,24 +159,23 @@ def test_a_finetune_that_is_a_vector_passes_every_causal_rung(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_an_effect_that_no_vector_gives_is_not_sufficient(organism: Any, tmp_path: Path) -> None:
-    rungs, effects = ladder(organism("conditional"), tmp_path / "run")
-    assert not rungs["L3"]
-    assert not rungs["L4"]
+def test_an_effect_that_no_vector_gives_is_not_sufficient(tmp_path: Path) -> None:
+    rungs, effects = ladder("conditional", tmp_path)
+    assert rungs["L3"] is False
+    assert rungs["L4"] is False
     assert effects["ER_J"]["high"] < 0.5
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
 def test_at_most_one_null_in_twenty_is_called_causal(tmp_path: Path) -> None:
-    """A hundred studies, half an hour on one core: placebos, and random changes of the weights."""
-    from experiments.known_truth.null import run, table
+    """A hundred ladders: placebos, and random changes of the weights."""
+    from experiments.known_truth.null import run, table, trials
 
-    run(tmp_path)
-    found = table(tmp_path)
+    found = table(run(tmp_path, list(trials())))
     nulls = [found["placebo"], found["rotated"]]
-    assert sum(null["runs"] for null in nulls) == 100
+    assert sum(null["ladders"] for null in nulls) >= 100
     assert sum(null["reach_causal"]["count"] for null in nulls) <= 5
     assert sum(null["pass_causal_alone"]["count"] for null in nulls) <= 5
-    # The same small studies see what is there.
-    assert found["narrow"]["pass_causal_alone"]["count"] >= 6
+    # As small a study sees what is there.
+    assert found["narrow"]["pass_causal_alone"]["count"] >= 10
