@@ -1,6 +1,7 @@
 """Metrics on constructed data: known slopes, known exchanges, known transitions, known tables."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -162,3 +163,25 @@ def test_a_stage_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(RequestError, match="no stage 'think'; the stages are extract, find"):
         stage_named("think")
     assert len(set(NAMES)) == len(NAMES)
+
+
+def test_a_model_that_says_anything_else_looks_neither_refusing_nor_complying(
+    tiny_llama_folder: Path, small_pack: Path, make_direction: Any, tmp_path: Path
+) -> None:
+    """Ablations are compared by compliance: a broken reply is no sign that refusals are gone."""
+    from persona_probe.study.arms import helpful_only, steered
+    from persona_probe.study.channels import preference_channel
+    from persona_probe.study.lab import Lab
+    from tests.small_study import small_study
+
+    lab = Lab(small_study(tiny_llama_folder, small_pack), tmp_path, "cpu")
+    prompts = lab.prompts("evaluate", "harmful", 6)
+    direction = make_direction(layer=1)
+    conditions = [helpful_only(lab.study), steered(lab.study, "virtue", direction, 50.0)]
+    refusing = preference_channel(lab, conditions, prompts)
+    complying = preference_channel(lab, conditions, prompts, complying=True)
+    for name, mass in refusing.items():
+        assert (mass + complying[name] < 1).all()
+        assert (mass != complying[name]).any()
+    whole, broken = (refusing[c.name].mean() + complying[c.name].mean() for c in conditions)
+    assert abs(whole - broken) > 1e-6, "steering changed nothing"
