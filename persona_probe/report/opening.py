@@ -1,5 +1,6 @@
 """The top of the page: the answer in one sentence, then persona by persona, then the question."""
 
+from persona_probe.report.anchors import href
 from persona_probe.report.answers import answers
 from persona_probe.report.estimates import number_in
 from persona_probe.report.markup import Markup, element, paragraph
@@ -12,7 +13,7 @@ AT_ONCE = 5  # warnings
 
 def opening(run: Run, colours: Colours) -> Markup:
     """Headline, answers, warnings, and what was asked."""
-    answer = [answers(run, colours), _warnings(sentences(run.verdict.get("flags")))]
+    answer = [answers(run, colours), _warnings(run)]
     return element(
         "header",
         paragraph(f"persona_probe · {run.name}", class_="eyebrow"),
@@ -22,11 +23,16 @@ def opening(run: Run, colours: Colours) -> Markup:
     )
 
 
-def _warnings(noted: list[str]) -> Markup | None:
+def _warnings(run: Run) -> Markup | None:
     """What a reader must know before quoting a number; the first few, the others folded."""
+    noted = sentences(run.verdict.get("flags"))
     if not noted:
         return None
-    items = [element("li", f"{text[:1].upper()}{text[1:]}.") for text in noted]
+    to = href(run.entry("verdict.json", "flags"))
+    items = [
+        element("li", element("a", f"{text[:1].upper()}{text[1:]}.", href=to, class_="row"))
+        for text in noted
+    ]
     more = items[AT_ONCE:]
     return element(
         "div",

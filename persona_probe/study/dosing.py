@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from persona_probe.statistics import mean_interval
 from persona_probe.study.arms import Choice, Condition, random_conditions, steered
 from persona_probe.study.channels import margin_channel, preference_channel, with_pairs
 from persona_probe.study.trial import Trial
@@ -44,7 +45,10 @@ class Response:
 
 
 def dose_rows(trial: Trial, persona: str) -> Rows:
-    """Refusal probability against strength: the direction, its reverse, and random ones."""
+    """Refusal probability against strength: the direction, its reverse, and random ones.
+
+    The direction and its reverse with intervals over families of prompts.
+    """
     lab, choice = trial.lab, trial.choices[persona]
     study = lab.study
     prompts = [*trial.band, *trial.permitted[: len(trial.band)]]
@@ -55,14 +59,24 @@ def dose_rows(trial: Trial, persona: str) -> Rows:
         random = random_conditions(study, persona, Choice(choice.site, strength), draws)
         conditions += [c.at(strength) for c in (*_both_ways(trial, persona, strength), *random)]
     found = preference_channel(lab, conditions, prompts)
+    families = np.array([prompt.family for prompt in prompts])
+
+    def mean(condition: Condition, part: Bool[np.ndarray, " prompt"]) -> Any:
+        """An estimate; of a random draw, of which there are many, the bare mean."""
+        values = found[condition.name][part]
+        if condition.kind in DOSE_KINDS:
+            return float(values.mean())
+        options = {"resamples": study.budget.resamples, "seed": study.seed}
+        return mean_interval(values, families[part].tolist(), **options).to_json()
+
     return [
         {
             "persona": persona,
             "arm_kind": c.kind,
             "strength": c.strength,
             "seed": c.seed,
-            "refusal_probability": float(found[c.name][harmful].mean()),
-            "over_refusal_probability": float(found[c.name][~harmful].mean()),
+            "refusal_probability": mean(c, harmful),
+            "over_refusal_probability": mean(c, ~harmful),
             "n": int(harmful.sum()),
         }
         for c in conditions

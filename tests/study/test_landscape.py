@@ -103,3 +103,17 @@ def test_projected_tokens_spell_the_reply_that_was_judged(finished_run: Path) ->
     for (_, arm, prompt), text in said.items():
         assert text.rstrip("\ufffd") in replies[arm, prompt]["text"]
         assert len(text) >= len(replies[arm, prompt]["text"].rstrip("\ufffd")) - 2
+
+
+def test_a_dose_has_an_interval_and_a_random_draw_is_one_of_many(finished_run: Path) -> None:
+    rows = read_json(finished_run / "dose.json")
+    own = [row for row in rows if row["arm_kind"] == "direction"]
+    assert own
+    for row in own:
+        for key in ("refusal_probability", "over_refusal_probability"):
+            value = row[key]
+            assert value["low"] <= value["value"] <= value["high"]
+            assert value["n"] > 0
+    drawn = [row for row in rows if row["arm_kind"] == "random"]
+    assert all(isinstance(row["refusal_probability"], float) for row in drawn)
+    assert drawn
