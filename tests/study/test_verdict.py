@@ -111,6 +111,13 @@ def test_an_unmeasured_rung_stops_the_climb_without_being_a_failure() -> None:
     assert verdict.first_failed is None
 
 
+@pytest.mark.parametrize("control", ["finetuned_margin", "refusal_only"])
+def test_without_its_controls_a_persona_is_neither_shown_nor_refuted(control: str) -> None:
+    assert answers(replace(PERFECT, **{control: None}))["L5"] is None
+    failing: dict[str, Any] = {control: None, "identified": False}
+    assert answers(replace(PERFECT, **failing))["L5"] is False
+
+
 def test_a_finetune_without_effect_is_a_result_and_not_a_gap() -> None:
     nothing = Estimate.undefined("the denominator 0.00 does not exclude 0")
     null = replace(PERFECT, effect=nothing, effect_j=nothing, bands={})
