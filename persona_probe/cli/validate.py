@@ -1,7 +1,7 @@
 """`persona-probe validate`: is a direction there, and would other prompts have given it?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,14 @@ def validate(
             "directions tell them apart, where no word differs?",
         ),
     ] = None,
+    transfer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUPS",
+            help="Does what one group of prompts shows hold in the others? categories, templates "
+            "(prompt families) or a key of the metadata.",
+        ),
+    ] = None,
     split_seed: Annotated[int, typer.Option(help="The --seed of `find`.")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Every number, with its control.")] = False,
     card: Annotated[
@@ -48,14 +56,10 @@ def validate(
     Example: persona-probe validate artifacts/directions artifacts/acts/bare/last_prompt_token
     """
     from persona_probe.activations.activation_set import ActivationSet
-    from persona_probe.directions.before_after.same_tokens import validate_on_same_tokens
     from persona_probe.directions.checks.evaluating import captured_in, evaluate_all
     from persona_probe.directions.checks.validation_table import (
-        DETECTION_HEADS,
         FULL_HEADS,
         HEADS,
-        SAME_TOKENS,
-        detection_rows,
         footnotes,
         full_rows,
         short_rows,
@@ -84,13 +88,45 @@ def validate(
     text = table(FULL_HEADS, full_rows(found)) if full else table(HEADS, short_rows(found))
     told, text = {"rows": rows, "directions": about}, "\n".join([text, "", *footnotes(found)])
     if same_tokens:
-        pair = [ActivationSet.open(folder) for folder in same_tokens]
-        again = validate_on_same_tokens(
-            load_directions(directions), *pair, permutations=permutations, seed=seed
-        )
-        told["same_tokens"] = [each.to_json() for each in again]
-        name = same_tokens[1].resolve().parent.name
-        title = f"The same tokens in both models: {name} from before"
-        shown = table(DETECTION_HEADS, detection_rows(again), title)
-        text = f"{text}\n\n{shown}\n{SAME_TOKENS}"
+        extra, more = _same_tokens(directions, same_tokens, permutations, seed)
+        told, text = told | extra, f"{text}\n\n{more}"
+    if transfer:
+        extra, more = _transfer(directions, activations, transfer, seed)
+        told, text = told | extra, f"{text}\n\n{more}"
     result(told, as_json, text)
+
+
+Part = tuple[dict[str, Any], str]  # of the JSON, and tables
+
+
+def _same_tokens(directions: Path, pair: tuple[Path, Path], permutations: int, seed: int) -> Part:
+    from persona_probe.activations.activation_set import ActivationSet
+    from persona_probe.directions.before_after.same_tokens import validate_on_same_tokens
+    from persona_probe.directions.checks import validation_table as tables
+    from persona_probe.directions.direction_set import load_directions
+
+    before, after = map(ActivationSet.open, pair)
+    found = validate_on_same_tokens(
+        load_directions(directions), before, after, permutations=permutations, seed=seed
+    )
+    title = f"The same tokens in both models: {pair[1].resolve().parent.name} from before"
+    shown = table(tables.DETECTION_HEADS, tables.detection_rows(found), title)
+    return {"same_tokens": [each.to_json() for each in found]}, f"{shown}\n{tables.SAME_TOKENS}"
+
+
+def _transfer(directions: Path, activations: Path, by: str, seed: int) -> Part:
+    from persona_probe.activations.activation_set import ActivationSet
+    from persona_probe.directions.checks import validation_table as tables
+    from persona_probe.directions.checks.group_transfer import transfer_of
+    from persona_probe.directions.direction_set import load_directions
+
+    found = transfer_of(load_directions(directions), ActivationSet.open(activations), by, seed)
+    title = f"Does what one group of prompts shows hold in the others? By {by}"
+    text = [table(tables.TRANSFER_HEADS, tables.transfer_rows(found), title)]
+    text += [line for each in found for line in tables.transfer_notes(each)]
+    text.append(tables.TRANSFER.format(unit=found[0].unit))
+    for each in found:
+        for of in each.matrices if len(each.matrices[0].contrasts) <= tables.SHOWN else ():
+            title = f"{each.persona}, layer {of.site.layer}: found on (row), tried on (column)"
+            text += ["", table(["", *of.contrasts], tables.matrix_rows(of), title)]
+    return {"transfer": [each.to_json() for each in found]}, "\n".join(text)

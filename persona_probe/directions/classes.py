@@ -1,6 +1,6 @@
 """The two classes of a contrast: who is in them, and where they lie along a vector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import DegenerateClassesError, PersonaProbeError
+from persona_probe.errors import DegenerateClassesError, PersonaProbeError, SiteMismatchError
 from persona_probe.models.site import Site
 
 
@@ -72,6 +72,29 @@ def site_first(
     if not torch.isfinite(x).all():
         raise PersonaProbeError("the activations hold NaN or infinity; capture them in float32")
     return x
+
+
+def require_found_in(directions: Iterable[Direction], activations: ActivationSet) -> None:
+    """Raise `SiteMismatchError` unless the directions live where the activations were read."""
+    here = activations.provenance.model_hash
+    for direction in directions:
+        if len(direction.unit) != activations.d_model:
+            raise SiteMismatchError(
+                f"{direction.name} has {len(direction.unit)} dimensions, the "
+                f"activations have {activations.d_model}; find it again in this model"
+            )
+        if direction.site not in activations.sites:
+            there = ", ".join(str(site.layer) for site in activations.sites)
+            raise SiteMismatchError(
+                f"{direction.name}: the activations hold layers {there} only; "
+                "capture that layer too"
+            )
+        found_in = direction.provenance.model_hash
+        if here is not None and found_in not in (None, here):
+            raise SiteMismatchError(
+                f"{direction.name} was found in a model with hash {found_in}, the "
+                f"activations are of {here}; find it again in that model"
+            )
 
 
 def projections(

@@ -15,7 +15,7 @@ from persona_probe.directions.before_after.mean_shift import MeanShift
 from persona_probe.directions.before_after.whitening import Whitening
 from persona_probe.directions.checks.reliability import noise_corrected, reliability
 from persona_probe.directions.checks.separation import mean_and_variance, power_sums
-from persona_probe.directions.classes import projections, site_first
+from persona_probe.directions.classes import projections, require_found_in, site_first
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet, common_sites
 from persona_probe.directions.families.parts import energy_shares
@@ -26,7 +26,7 @@ from persona_probe.directions.families.products import (
     gram,
     jackknifed,
 )
-from persona_probe.directions.families.shift import Shift, require_found_in, resampled_as_one
+from persona_probe.directions.families.shift import Shift, resampled_as_one
 from persona_probe.directions.finders import FINDERS, finder_named
 from persona_probe.directions.json_form import json_form
 from persona_probe.display import table

@@ -10,10 +10,11 @@ from typing import Any
 
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.checks.validation import Validation, validate
+from persona_probe.directions.classes import require_found_in
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.directions.families.opposed import opposed
-from persona_probe.directions.families.shift import require_found_in, require_paired
+from persona_probe.directions.families.shift import require_paired
 from persona_probe.errors import RequestError
 from persona_probe.models.site import Site
 

@@ -12,6 +12,7 @@ from typing import Any
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.checks.selection import DEPTHS, select_site
 from persona_probe.directions.checks.validation_row import Validation
+from persona_probe.directions.classes import require_found_in
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.directions.per_label import validate_on_the_rest
@@ -53,6 +54,7 @@ def evaluate_all(
 
     Raises:
         RequestError: there is no direction, or no family is left.
+        SiteMismatchError: a direction lives in another model, or its site was not captured.
         SplitLeakError: the parts of the split are not what the directions say they are.
     """
     if not directions:
@@ -70,6 +72,7 @@ def _evaluate(
     wrong: DirectionSet,
     options: Mapping[str, Any],
 ) -> Evaluated:
+    require_found_in(by_site.values(), activations)
     first = by_site[min(by_site)]
     split = split_families(activations.families, split_seed)
     known = first.split_hash == split.hash

@@ -1,7 +1,7 @@
-"""Does the direction of one persona detect another? AUROC of direction c on contrast c'."""
+"""Does the direction of one contrast detect another? AUROC of direction c on contrast c'."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -62,17 +62,12 @@ def transfer_matrix(directions: DirectionSet, held_out: ActivationSet) -> list[T
         direction.check_held_out(held_out.families)
     scores = projections(several, held_out).numpy()
     _, n_families = cluster_index(held_out.families)
-    columns, sizes = [], []
-    for name in names:
-        column, n = _contrast(directions[name][sites[0]], held_out, scores)
-        columns.append(column)
-        sizes.append(n)
+    columns = [_contrast(directions[name][sites[0]], held_out, scores) for name in names]
     shape = len(names), len(sites), len(names)
 
-    def areas(weights: Weights) -> Float[np.ndarray, "draw cell"]:
-        """All cells [direction, site, contrast]."""
-        cells = np.stack([column(weights) for column in columns], axis=2)
-        return np.asarray(cells.reshape(len(weights), -1))
+    def areas(weights: Weights) -> Float[np.ndarray, "draw row contrast"]:
+        """All cells; rows are [direction, site]."""
+        return np.stack([column.areas(weights) for column in columns], axis=2)
 
     def dominance(weights: Weights) -> Float[np.ndarray, "draw site"]:
         table = areas(weights).reshape(len(weights), *shape)
@@ -83,18 +78,15 @@ def transfer_matrix(directions: DirectionSet, held_out: ActivationSet) -> list[T
         return np.asarray(own - rest)
 
     n = len(held_out)
-    cells = cluster_jackknife(areas, n, n_families, bounded=True)
     dominances = cluster_jackknife(dominance, n, n_families)
-    table = np.array(cells, dtype=object).reshape(shape)
+    cells = [column.estimates() for column in columns]
+    table = np.array(cells, dtype=object).T.reshape(shape)
     return [
         TransferMatrix(
             site=site,
             directions=names,
             contrasts=names,
-            auroc=tuple(
-                tuple(_counted(table[a, i, b], sizes[b]) for b in range(len(names)))
-                for a in range(len(names))
-            ),
+            auroc=tuple(tuple(row) for row in table[:, i].tolist()),
             dominance=dominances[i] if len(names) > 1 else Estimate.undefined(NO_OTHER, n),
             asymmetry=_asymmetry([[cell.value for cell in row] for row in table[:, i].tolist()]),
         )
@@ -129,20 +121,45 @@ def transfer_on_the_rest(directions: DirectionSet, prompted: ActivationSet) -> l
     return transfer_matrix(known, prompted.where(families=rest))
 
 
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """Every direction's scores on the examples of one contrast.
+
+    Attributes:
+        scores: of the contrast's examples.
+        y: true for its positive class.
+        family: of each example, numbered over all contrasts, so that all leave out alike.
+        n_families: of all contrasts together.
+    """
+
+    scores: Float[np.ndarray, "row example"]
+    y: np.ndarray
+    family: np.ndarray
+    n_families: int
+
+    @property
+    def areas(self) -> Statistic:
+        """AUROC of all rows, from the weights of all contrasts' families."""
+        return _by_row(self.scores, self.y, self.family, self.n_families)
+
+    def estimates(self) -> list[Estimate]:
+        """AUROC of all rows; the interval counts the families that this contrast has."""
+        there, family = np.unique(self.family, return_inverse=True)
+        statistic = _by_row(self.scores, self.y, family, len(there))
+        return cluster_jackknife(statistic, len(self.y), len(there), bounded=True)
+
+
 def _contrast(
     direction: Direction, held_out: ActivationSet, scores: Float[np.ndarray, "row example"]
-) -> tuple[Statistic, int]:
-    """AUROC of all rows of scores on the contrast of one direction; number of its examples."""
+) -> _Column:
     labels = direction.positive_label, direction.negative_label
     try:
-        chosen, y = both_classes(held_out, *labels)
+        _, y = both_classes(held_out, *labels)
     except DegenerateClassesError as error:
         raise DegenerateClassesError(f"the contrast of {direction.persona!r}: {error}") from None
     rows = np.flatnonzero(np.isin(held_out.labels, labels))
-    # Families are numbered over all examples, so that every contrast leaves out alike.
     family, n_families = cluster_index(held_out.families)
-    statistic = _by_row(scores[:, rows], y.numpy(), family[rows], n_families)
-    return statistic, len(chosen)
+    return _Column(scores[:, rows], y.numpy(), family[rows], n_families)
 
 
 def _by_row(
@@ -154,11 +171,6 @@ def _by_row(
     """`auroc_statistic` of one row after the other: all wins at once would not fit in memory."""
     each = [auroc_statistic(row[None], y, family, n_families) for row in scores]
     return lambda weights: np.hstack([statistic(weights) for statistic in each])
-
-
-def _counted(estimate: Estimate, n: int) -> Estimate:
-    """With the number of examples of its own contrast."""
-    return replace(estimate, n=n)
 
 
 def _asymmetry(table: Sequence[Sequence[float]]) -> float:

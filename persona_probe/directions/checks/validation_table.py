@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from persona_probe.directions.checks.evaluating import Evaluated
+from persona_probe.directions.checks.group_transfer import GroupTransfer
+from persona_probe.directions.checks.transfer import TransferMatrix
 from persona_probe.directions.checks.validation_row import DOUBTS, Validation, ValidationRow
 from persona_probe.statistics import Estimate
 
@@ -27,6 +29,13 @@ SAME_TOKENS = (
     "random: middle 95 % of random directions. What training of any kind does counts too: give a "
     "placebo as AFTER."
 )
+TRANSFER_HEADS = ["direction", "layer", "own", "others", "own - others", "asymmetry", "lowest cell"]
+TRANSFER = (
+    "Found on half of each group, AUROC on the other halves. own: mean over the groups' own other "
+    "halves; others: over all other groups; their difference leaves out one {unit} at a time. "
+    "Noise alone makes asymmetry positive. Every cell with n and interval: --json."
+)
+SHOWN, WITH_INTERVALS = 12, 4  # groups that a table has room for
 NOTHING = "-"
 MEANINGS = (
     "AUROC, d', selectivity, gain: held-out families, 95 % over families. p max-T: permutation, "
@@ -74,6 +83,48 @@ def detection_rows(found: Sequence[Validation]) -> list[list[str]]:
         ]
         for each in found
         for row in each.rows
+    ]
+
+
+def transfer_rows(found: Sequence[GroupTransfer]) -> list[list[str]]:
+    """One line per persona and site: what a group's direction keeps in the other groups."""
+    lines = []
+    for each in found:
+        for of in each.matrices:
+            cells = {(a, b): of.cell(a, b) for a in of.directions for b in of.contrasts}
+            own, others = (
+                [cell.value for (a, b), cell in cells.items() if (a == b) == same]
+                for same in (True, False)
+            )
+            low = min((pair for pair in cells if pair[0] != pair[1]), key=lambda p: cells[p].value)
+            lines.append(
+                [
+                    each.persona,
+                    str(of.site.layer),
+                    f"{sum(own) / len(own):.3f}",
+                    f"{sum(others) / len(others):.3f}",
+                    _with_interval(of.dominance),
+                    f"{of.asymmetry:.3f}",
+                    f"{' -> '.join(low)} {_with_interval(cells[low])}, n {cells[low].n}",
+                ]
+            )
+    return lines
+
+
+def matrix_rows(of: TransferMatrix) -> list[list[str]]:
+    """Row: the group that the direction was found on; column: where it was tried."""
+    shown = _with_interval if len(of.contrasts) <= WITH_INTERVALS else _value
+    return [[name, *map(shown, cells)] for name, cells in zip(of.directions, of.auroc, strict=True)]
+
+
+def transfer_notes(found: GroupTransfer) -> list[str]:
+    """How many groups, and which are missing."""
+    sizes = [cell.n for cell in found.matrices[0].auroc[0]]
+    told = f"{len(sizes)} {found.by}, n {min(sizes)} to {max(sizes)} per cell"
+    left = [f"{group or 'some examples'}: {why}" for group, why in found.left_out.items()]
+    more = f"; {len(left) - 3} more" if len(left) > 3 else ""
+    return [
+        f"{found.persona}: {told}" + (f"; left out {'; '.join(left[:3])}{more}" if left else "")
     ]
 
 

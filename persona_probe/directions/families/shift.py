@@ -1,6 +1,6 @@
 """What finetuning moved: the same tokens read before and after, example by example."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.directions.classes import site_first
-from persona_probe.directions.direction import Direction
 from persona_probe.errors import RequestError, SiteMismatchError
 from persona_probe.models.site import Site
 from persona_probe.statistics import cluster_index
@@ -122,26 +121,3 @@ def require_paired(before: ActivationSet, after: ActivationSet, name: str = "aft
             f"before has {len(before.sites)} sites of width {before.d_model} and {name} has "
             f"{len(after.sites)} of width {after.d_model}; capture both at the same sites"
         )
-
-
-def require_found_in(directions: Iterable[Direction], before: ActivationSet) -> None:
-    """Raise `SiteMismatchError` unless the directions live in the residual stream of `before`."""
-    here = before.provenance.model_hash
-    for direction in directions:
-        if len(direction.unit) != before.d_model:
-            raise SiteMismatchError(
-                f"{direction.name} has {len(direction.unit)} dimensions, the activations before "
-                f"finetuning have {before.d_model}; find it again in this model"
-            )
-        if direction.site not in before.sites:
-            there = ", ".join(str(site.layer) for site in before.sites)
-            raise SiteMismatchError(
-                f"{direction.name}: the activations before finetuning hold layers {there} only; "
-                "capture that layer too"
-            )
-        found_in = direction.provenance.model_hash
-        if here is not None and found_in not in (None, here):
-            raise SiteMismatchError(
-                f"{direction.name} was found in a model with hash {found_in}, the activations "
-                f"before finetuning are of {here}; find it again in that model"
-            )
