@@ -158,7 +158,7 @@ def _numbers(validations: list["Validation"]) -> str:
                 str(area.n),
                 str(area.n_clusters),
                 f"{row.p_over_sites:.4f}",
-                "" if chance is None else f"{chance.auroc.high:.3f}",
+                "" if chance is None or not chance.auroc.defined else f"{chance.auroc.high:.3f}",
                 "" if steady is None else f"{steady.spearman_brown:.2f}",
                 ", ".join(row.flags),
             ]

@@ -16,6 +16,7 @@ from persona_probe.directions.families.opposed import opposed
 from persona_probe.directions.finder import find_directions
 from persona_probe.models.chat import Conversation
 from persona_probe.models.site import Site
+from persona_probe.statistics import json_number
 from persona_probe.study.arms import on_weights
 from persona_probe.study.lab import UNTRAINED, Lab
 from persona_probe.study.plan import CHECKPOINT
@@ -195,7 +196,7 @@ def validation_rows(
             "surface_gain": row.gain.to_json(),
             "outlier_flag": row.outlier_flag,
             "selectivity": None if row.chance is None else row.chance.selectivity.to_json(),
-            "null_auroc_95": None if row.chance is None else row.chance.auroc.high,
+            "null_auroc_95": None if row.chance is None else json_number(row.chance.auroc.high),
             "split_half": None if row.reliability is None else row.reliability.spearman_brown,
             "cone": None if row.reliability is None else row.reliability.cone,
             "consistency": None

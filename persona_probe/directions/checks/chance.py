@@ -24,6 +24,7 @@ from persona_probe.directions.finder import Finder, fit_oriented
 from persona_probe.statistics import Estimate, cluster_index, json_number, permutation_p
 
 SAME_AXIS = 0.7  # mean |cosine| of shuffles to the true direction
+NO_NULL = "shuffled labels give the same axis, so shuffles are no null for this finder"
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,11 @@ class Chance:
     """What the same finder gives on labels without the effect; ranges are the middle 95 % of draws.
 
     Attributes:
-        auroc: held-out AUROC of directions found on balanced shuffles of the labels.
+        auroc: held-out AUROC of directions found on balanced shuffles of the labels; undefined
+            where `without_labels`.
         cosine: their |cosine| to the true direction.
-        p: share of them (the true one included) that separates as well as the true one.
+        p: share of them (the true one included) that separates as well as the true one; NaN where
+            `without_labels`.
         control_accuracy: balanced accuracy on labels that name families only.
         selectivity: held-out balanced accuracy minus the mean `control_accuracy`, with the interval
             of the former.
@@ -49,11 +52,19 @@ class Chance:
 
     @property
     def without_labels(self) -> bool:
-        """Whether shuffled labels give the same axis, so that `p` tests nothing but its sign.
+        """Whether shuffled labels give the same axis, so that shuffles would test only its sign.
 
-        So it is for finders that ask who is paired with whom and not who is in which class.
+        So it is for finders that ask who is paired with whom and not who is in which class: there
+        is no relabelling null for them. Pairing prompts anew would not be one either: it adds the
+        differences between prompts, which true pairs do not have. What permutes the held-out labels
+        and leaves the direction alone (`ValidationRow.p`) is valid for them as for any other.
         """
         return self.cosine.value > SAME_AXIS
+
+    def without_null(self) -> "Chance":
+        """The same without what only a null would give, and with the reason."""
+        none = Estimate.undefined(NO_NULL, self.auroc.n)
+        return replace(self, auroc=none, p=math.nan, p_over_sites=math.nan)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -95,7 +106,7 @@ def chance_levels(
     control = control_accuracy(finder, found_on, draws, rng)
     along = torch.einsum("sed,sd->se", held_out.x, true_units).numpy()
     observed, largest = auroc(along, held_out.y.numpy()), aurocs.max(axis=1)
-    return [
+    levels = [
         Chance(
             auroc=Estimate.of_draws(aurocs[:, i]),
             cosine=Estimate.of_draws(cosines[:, i]),
@@ -106,6 +117,7 @@ def chance_levels(
         )
         for i, accuracy in enumerate(accuracies)
     ]
+    return [level.without_null() if level.without_labels else level for level in levels]
 
 
 def shuffle_null(

@@ -25,7 +25,8 @@ DOUBTS = {
     "surface": "not shown to beat what can be read off the text; between system lines, whose words "
     "differ by design, nothing can: see --same-tokens",
     "shuffles": "shuffled labels give directions that separate as well (p > .05)",
-    "labels unused": "shuffled labels give the same axis: the finder asks who is paired with whom",
+    "labels unused": "shuffled labels give the same axis, for the finder asks who is paired with "
+    "whom: no shuffle null; p max-T permutes held-out labels and stands",
     "unreliable": f"split-half reliability below {RELIABLE}",
 }
 PROFILES = ("auroc", "balanced_accuracy", "d_prime", "gain")

@@ -157,7 +157,7 @@ def full_rows(found: Sequence[Evaluated]) -> list[list[str]]:
 
 def _lines(row: ValidationRow) -> list[list[str]]:
     lines = [
-        _line("AUROC", row.auroc, f"shuffled {row.chance.auroc}" if row.chance else "chance 0.5"),
+        _line("AUROC", row.auroc, _shuffled(row)),
         _line("balanced accuracy", row.balanced_accuracy, "threshold of the find part"),
         _line("d'", row.d_prime),
         _line("gain over surface", row.gain),
@@ -166,12 +166,13 @@ def _lines(row: ValidationRow) -> list[list[str]]:
         _plain("permutation p", row.p, f"max-T {row.p_over_sites:.4f}, Holm {row.p_holm:.4f}"),
     ]
     if chance := row.chance:
+        beside = chance.auroc.reason or f"max-T {chance.p_over_sites:.4f}"
         lines += [
             _line("control-task accuracy", chance.control_accuracy),
             _line("selectivity", chance.selectivity),
             _line("shuffles: AUROC", chance.auroc),
             _line("shuffles: |cosine|", chance.cosine),
-            _plain("shuffle p", chance.p, f"max-T {chance.p_over_sites:.4f}"),
+            _plain("shuffle p", chance.p, beside),
         ]
     if steady := row.reliability:
         lines += [
@@ -205,7 +206,14 @@ def _line(name: str, of: Estimate, beside: str = "") -> list[str]:
 
 
 def _plain(name: str, value: float, beside: str) -> list[str]:
-    return [name, f"{value:.4g}", NOTHING, NOTHING, NOTHING, beside]
+    told = NOTHING if value != value else f"{value:.4g}"
+    return [name, told, NOTHING, NOTHING, NOTHING, beside]
+
+
+def _shuffled(row: ValidationRow) -> str:
+    """What shuffled labels give, beside the AUROC, where shuffles are a null."""
+    defined = row.chance is not None and row.chance.auroc.defined
+    return f"shuffled {row.chance.auroc}" if row.chance and defined else "chance 0.5"
 
 
 def _value(of: Estimate) -> str:

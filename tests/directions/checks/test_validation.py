@@ -46,7 +46,12 @@ def test_a_planted_direction_passes_everything(name: str, planted: Any) -> None:
         # Who is paired with whom is enough for a principal component of the differences.
         assert row.chance.without_labels == (name == "principal_component")
         assert row.chance.without_labels or row.chance.p == row.chance.p_over_sites == 1 / 20
-        assert row.chance.auroc.low < 0.5 < row.chance.auroc.high
+        if row.chance.without_labels:
+            assert "no null" in (row.chance.auroc.reason or "")
+            assert np.isnan([row.chance.p, row.chance.p_over_sites, row.chance.auroc.high]).all()
+            assert row.chance.to_json()["p"] is None
+        else:
+            assert row.chance.auroc.low < 0.5 < row.chance.auroc.high
         assert row.chance.control_accuracy.value == pytest.approx(0.5, abs=0.1)
         assert row.chance.selectivity.low > 0.05
         assert row.reliability is not None
@@ -72,6 +77,24 @@ def test_a_planted_direction_passes_everything(name: str, planted: Any) -> None:
         result.at(Site(9))
     text = json.dumps(result.to_json(), allow_nan=False)
     assert len(json.loads(text)["rows"]) == 3
+
+
+@pytest.mark.parametrize("name", ["principal_component", "mean_difference"])
+def test_a_shuffle_p_is_told_only_where_shuffles_are_a_null(name: str, planted: Any) -> None:
+    from persona_probe.directions.checks.evaluating import Evaluated
+    from persona_probe.directions.checks.validation import validate
+    from persona_probe.directions.checks.validation_table import footnotes, full_rows
+
+    directions, held_out, found_on = found_and_held_out(planted, gap=5.0, finder=name)
+    options = {"permutations": 49, "relabellings": 9}
+    found = Evaluated(validate(directions, held_out, found_on, **options), None, 0)
+    told = {row[2]: row for row in full_rows([found])}
+    none = name == "principal_component"
+    assert (told["shuffle p"][3] == "-") == none
+    assert ("are no null for this finder" in told["shuffle p"][-1]) == none
+    assert ("shuffled" in told["AUROC"][-1]) != none
+    assert ("no shuffle null; p max-T permutes" in footnotes([found])[-1]) == none
+    assert told["permutation p"][3] != "-"
 
 
 def test_labels_without_meaning_pass_nothing(planted: Any) -> None:
