@@ -86,3 +86,24 @@ def test_pairs_are_ids_of_both_classes_and_else_families(planted: Any) -> None:
     assert Design.of(unpaired, y).families.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
     assert Design.of(data, y, data.sites[1:2]).sites == data.sites[1:2]
     assert Design.of(data, y).model_hash == data.provenance.model_hash
+
+
+def test_it_is_what_repeng_publishes_with_its_centred_pairs_and_its_sign(planted: Any) -> None:
+    """Positive and negative members alternate, each less its pair's midpoint; then PCA.
+
+    The axis is turned so that the positive member lies higher in most pairs.
+    """
+    from sklearn.decomposition import PCA
+
+    from persona_probe.directions.finder import find_directions
+
+    activations = planted(gap=5.0).activations
+    found = find_directions(activations, FINDERS["principal_component"](), "hero", "neutral")
+    for site, direction in found.items():
+        x = activations.site(site).double().numpy()
+        alternating = np.stack(np.split(x, 2), axis=1)  # [pair, member, d_model]
+        centred = alternating - alternating.mean(axis=1, keepdims=True)
+        [axis] = PCA(n_components=1, whiten=False).fit(centred.reshape(x.shape)).components_
+        higher = alternating[:, 0] @ axis > alternating[:, 1] @ axis
+        axis = axis if higher.mean() > 0.5 else -axis
+        assert float(direction.unit.double().numpy() @ axis) == pytest.approx(1, abs=1e-6)
