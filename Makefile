@@ -13,8 +13,9 @@ help: ## list the targets
 demo: $(READY) ## the whole question on the embedded organism: verdict, vectors, report
 	@$(BIN)/persona-probe study run --out artifacts/demo
 
+# One worker per core, each with one thread: two torch threads on one core wait for each other.
 test: $(READY) ## every fast test
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-browser: $(READY) ## report and playground in headless Chromium
 	@$(BIN)/python -m pytest -m browser
