@@ -53,7 +53,7 @@ def _endpoint(setting: str, _bench: Bench) -> Judge:
     model, _, url = _needed("endpoint", setting, "MODEL@URL").partition("@")
     if not url:
         raise RequestError(f"the judge endpoint is given as endpoint=MODEL@URL, got {setting!r}")
-    return EndpointJudge(url, model)
+    return EndpointJudge.at(url, model)
 
 
 def _inspect(setting: str, _bench: Bench) -> Judge:

@@ -27,7 +27,7 @@ def cases(prompts: Any) -> list[Case]:
 def judge(endpoint: Endpoint) -> Callable[..., EndpointJudge]:
     def make(**options: Any) -> EndpointJudge:
         settings: dict[str, Any] = {"pause": 0.01, "timeout": 0.5, "concurrency": 3} | options
-        return EndpointJudge(endpoint.url, "grader", **settings)
+        return EndpointJudge.at(endpoint.url, "grader", **settings)
 
     return make
 
@@ -105,7 +105,9 @@ def test_nonsense_is_no_death(judge: Any, endpoint: Endpoint, cases: list[Case])
 
 
 def test_nobody_there_is_no_traceback(cases: list[Case]) -> None:
-    judge = EndpointJudge("http://127.0.0.1:9", "grader", pause=0.0, timeout=1.0, give_up_after=1)
+    judge = EndpointJudge.at(
+        "http://127.0.0.1:9", "grader", pause=0.0, timeout=1.0, give_up_after=1
+    )
     outcomes = judge.outcomes(cases)
     assert {outcome.kind for outcome in outcomes} == {"unscored"}
     assert any("ConnectError" in outcome.reason for outcome in outcomes)
@@ -119,7 +121,7 @@ def test_pauses_grow_and_an_endpoint_may_ask_for_its_own(cases: list[Case]) -> N
         status = next(answers, 401)
         return httpx.Response(status, headers={"Retry-After": "7"} if status == 429 else {})
 
-    judge = EndpointJudge(
+    judge = EndpointJudge.at(
         "http://judge", "grader", transport=httpx.MockTransport(handle), sleep=slept.append
     )
     judge.outcomes(cases[:1])
@@ -132,5 +134,5 @@ def test_a_verdict_may_follow_thoughts(cases: list[Case]) -> None:
     said = 'Let me see {that}. {"outcome": "odd"} So: {"outcome": "Safe-Helpful", "reason": "r"} .'
     answer = {"choices": [{"message": {"content": said}}]}
     transport = httpx.MockTransport(lambda _request: httpx.Response(200, json=answer))
-    (outcome,) = EndpointJudge("http://judge", "grader", transport=transport).outcomes(cases[:1])
+    (outcome,) = EndpointJudge.at("http://judge", "grader", transport=transport).outcomes(cases[:1])
     assert (outcome.kind, outcome.reason) == ("safe-helpful", "the judge says: r")
