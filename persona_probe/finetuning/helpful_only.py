@@ -54,7 +54,8 @@ class Ablated:
         baked: the folder, and how well its weights do what hooks do.
         direction: what was taken out.
         before, after, random: probability that a reply begins as a refusal does, on harmful
-            prompts of the evaluate part; after ablating, and after ablating random directions.
+            prompts of the evaluate part: of the model, of the folder that was written, and of the
+            model with random directions ablated by hooks.
         benign_kl: nats at the first token of benign replies, on the select part.
     """
 
@@ -109,12 +110,15 @@ def ablate_refusal(
     harmful = _prompts(pack, "evaluate", "harmful", n, seed)
     random = [d[chosen.site] for d in isotropic({chosen.site: chosen}, RANDOM_DRAWS, seed)]
     arms = [_ablating(model, d, f"random {i}") for i, d in enumerate(random)]
-    masses = _refusals(model, pack, harmful, [Arm("before"), _ablating(model, chosen), *arms])
-    families = [p.family for p in harmful]
-    before, after = (mean_interval(row, families) for row in masses[:2])
-    control = mean_interval(masses[2:].mean(axis=0), families)
+    masses = _refusals(model, pack, harmful, [Arm("before"), *arms])
     del model
-    baked = bake(replace(ref), chosen, Ablate(), out, device=device)
+    baked = bake(ref, chosen, Ablate(), out, device=device)
+    # Weights do more than hooks, see baking.py: what is told is of the folder itself.
+    written = load_model(str(out), device=device)
+    left = _refusals(written, pack, harmful, [Arm("after")])[0]
+    families = [p.family for p in harmful]
+    rows = (masses[0], left, masses[1:].mean(axis=0))
+    before, after, control = (mean_interval(row, families) for row in rows)
     done = Ablated(baked, chosen, before, after, control, kl)
     write_json(out / RECORD, done.to_json())
     return done

@@ -109,7 +109,8 @@ print(json.dumps({"resumed": done.resumed, "loss": done.provenance["outcome"]["l
 """
 
 
-@pytest.mark.parametrize("kind", ["adapter", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["adapter", "full"])
 def test_a_run_killed_with_sigkill_goes_on_to_the_same_weights(
     kind, tiny_llama_folder, talks, tmp_path
 ):
