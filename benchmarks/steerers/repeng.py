@@ -7,13 +7,13 @@ from benchmarks.steerers import Configuration, Ids, Replies, greedy, transformer
 
 
 class Controlled:
-    """`ControlModel.set_control` around `generate`."""
+    """`ControlModel.set_control` around `generate`.
+
+    It wants a vector for every layer that it wraps, so it wraps the one that is steered.
+    """
 
     def __init__(self, model: Any, device: str) -> None:
-        from repeng import ControlModel
-
-        self._plain, self._device = model, device
-        self._model = ControlModel(model, list(range(model.config.num_hidden_layers)))
+        self._model, self._device = model, device
 
     def run(
         self,
@@ -23,14 +23,15 @@ class Controlled:
         n_new: int,
         batch: int,
     ) -> Replies:
-        from repeng import ControlVector
+        from repeng import ControlModel, ControlVector
 
         replies = []
         for c in configurations:
-            vector = ControlVector(self._plain.config.model_type, {c.layer: c.vector.numpy()})
-            self._model.set_control(vector, 1.0)
-            replies.append(greedy(self._model, prompts, n_new, batch, self._device))
-            self._model.reset()
+            controlled = ControlModel(self._model, [c.layer])
+            vector = ControlVector(self._model.config.model_type, {c.layer: c.vector.numpy()})
+            controlled.set_control(vector, 1.0)
+            replies.append(greedy(controlled, prompts, n_new, batch, self._device))
+            controlled.unwrap()
         return replies
 
 
