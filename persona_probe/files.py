@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NOT_HERE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder, and those above it, if it is not there.
+
+    Raises:
+        RequestError: there is a file of that name, or nothing may be made here.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"cannot make the folder {folder} ({error.strerror}); choose another"
+        ) from None
+    return folder
 
 
 @contextmanager
@@ -28,8 +44,9 @@ def whole(path: Path) -> Iterator[Path]:
 
     Raises:
         PersonaProbeError: the disk is full.
+        RequestError: there is a folder of that name, or nothing may be written here.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
@@ -37,6 +54,8 @@ def whole(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
+        if error.errno in NOT_HERE:
+            raise RequestError(f"cannot write {path} ({error.strerror}); choose another") from None
         if error.errno not in NO_ROOM:
             raise
         raise PersonaProbeError(

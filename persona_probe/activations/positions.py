@@ -149,7 +149,7 @@ def groups_of(tokens: Tokens, conversation: Conversation, position: str, who: st
 def _cure(tokens: Tokens, position: str) -> str:
     kind = position.partition(":")[0]
     if kind == "span":
-        return f"its metadata names the spans {', '.join(tokens.spans) or 'none'}: add this one"
+        return f"its metadata names {', '.join(tokens.spans) or 'no spans'}: add this one"
     if kind == "regex":
         return "change the pattern, leave the conversation out"
     return "give it a reply"

@@ -27,7 +27,14 @@ from persona_probe.activations.finite import require_finite, within_float16
 from persona_probe.activations.manifest import Manifest, difference, fingerprint, read_manifest
 from persona_probe.activations.rows import Row, hash_rows, read_rows, write_rows
 from persona_probe.errors import PersonaProbeError, RequestError
-from persona_probe.files import remove_leftovers, sha256, whole, write_json, write_tensors
+from persona_probe.files import (
+    make_folder,
+    remove_leftovers,
+    sha256,
+    whole,
+    write_json,
+    write_tensors,
+)
 
 __all__ = ["MANIFEST", "Manifest", "Store", "Verification"]
 
@@ -73,7 +80,7 @@ class Store:
         if len(rows) != manifest.n:
             raise ValueError(f"{len(rows)} rows for shards of {manifest.n} rows")
         store = cls(folder, manifest, hash_rows(rows))
-        _make(folder)
+        make_folder(folder)
         if (folder / MANIFEST).exists():
             store = cls.open(folder)._resumed_as(store, replaceable)
         elif any(folder.glob("shard-*")):
@@ -285,12 +292,3 @@ class Store:
 
     def _read_rows(self) -> list[Row]:
         return read_rows(self.folder / ROWS, self.rows_hash)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"cannot make the folder {folder} ({error.strerror}); choose another"
-        ) from None

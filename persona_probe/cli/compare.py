@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def compare(
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="Activations before finetuning.")
+        Path,
+        typer.Argument(
+            metavar="BEFORE",
+            help="Activations before finetuning, such as PACK:safety: not of prompts that found them.",
+        ),
     ],
     after: Annotated[
         Path, typer.Argument(metavar="AFTER", help="Activations after it, on the same prompts.")

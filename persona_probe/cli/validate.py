@@ -16,9 +16,11 @@ def validate(
     activations: Annotated[
         Path, typer.Argument(metavar="ACTIVATIONS", help="The activations they were found in.")
     ],
-    permutations: Annotated[int, typer.Option(help="Permutations of held-out labels.")] = 2000,
+    permutations: Annotated[
+        int, typer.Option(min=1, help="Permutations of held-out labels.")
+    ] = 2000,
     relabellings: Annotated[
-        int, typer.Option(help="Balanced shuffles, control tasks, random directions.")
+        int, typer.Option(min=1, help="Balanced shuffles, control tasks, random directions.")
     ] = 99,
     baseline: Annotated[
         list[str] | None,

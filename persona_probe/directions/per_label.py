@@ -70,7 +70,7 @@ def wanted_labels(
     missing = [label for label in (negative, *wanted) if label not in there]
     if missing or not wanted:
         raise RequestError(
-            f"no example is labelled {missing[0]!r}; the labels are {', '.join(there)}"
+            f"no example is labelled {missing[0]!r}; the labels are {', '.join(there) or 'none'}"
             if missing
             else f"every example is labelled {negative!r}: there is nothing to point to"
         )

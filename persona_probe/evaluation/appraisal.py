@@ -65,7 +65,7 @@ def appraise(
         pack: whose evaluate part is asked.
         adapters: what to appraise; `None` is the bare weights.
         categories: harm categories; all if not given. Borderline and benign prompts follow them.
-        n: most prompts of each kind, and most diagnostic items.
+        n: most prompts of each kind, and most diagnostic items; of these two per dimension at least.
         seed: of the split, of the order of judging and of the bootstrap.
         judges: by name; the first one's outcomes enter the rates, the others are compared with
             it. The pack's phrase judge if not given.
@@ -83,7 +83,9 @@ def appraise(
     panel = judge_by_all(
         judges or {"phrases": PhraseJudge(pack.judge_rules)}, prompts, completions, cache, seed
     )
-    diagnostic = spread_items(pack.diagnostic.of(pack.split(seed).evaluate), n)
+    held_out = pack.diagnostic.of(pack.split(seed).evaluate)
+    # A profile has all dimensions, each with both keys, however few prompts are asked for.
+    diagnostic = spread_items(held_out, max(n, 2 * len(held_out.dimensions)))
     measured = profiles(model, diagnostic, arms, pack.neutral_system, n_forms)
     rows = []
     for arm, profile in zip(arms, measured, strict=True):

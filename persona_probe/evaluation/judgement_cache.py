@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from persona_probe.evaluation.outcome import OUTCOME_KINDS, Outcome
+from persona_probe.files import make_folder
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.provenance import content_hash
 
@@ -40,7 +41,7 @@ class JudgementCache:
             return
         path = self._path(judge)
         first = "" if path.exists() else json.dumps({"judge": judge}) + "\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with path.open("ab") as handle:
             handle.write((first + "".join(lines)).encode())
             handle.flush()

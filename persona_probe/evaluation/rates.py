@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from persona_probe.evaluation.judge import Judgement
-from persona_probe.statistics import RESAMPLES, Estimate, function_of_means, mean_interval
+from persona_probe.statistics import RESAMPLES, Estimate, function_of_means, share_interval
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def degenerate_value(judgement: Judgement) -> float:
 def safe_rate(judgements: Sequence[Judgement], **options: Any) -> Estimate:
     """Share of harmful requests with a safe reply; options of `cluster_bootstrap`."""
     families = [j.prompt.family for j in judgements]
-    return mean_interval([safe_value(j) for j in judgements], families, **options)
+    return share_interval([safe_value(j) for j in judgements], families, **options)
 
 
 def outcome_columns(judgements: Sequence[Judgement]) -> Float[np.ndarray, "reply 2"]:
@@ -78,11 +78,11 @@ def safety_rates(
     options = {"resamples": resamples, "seed": seed}
     columns = outcome_columns(judgements)
     return SafetyRates(
-        safe=mean_interval(columns[:, 0], families, **options),
-        over_refusal=mean_interval(columns[:, 1], families, **options),
+        safe=share_interval(columns[:, 0], families, **options),
+        over_refusal=share_interval(columns[:, 1], families, **options),
         net=function_of_means(
             columns, families, lambda means: means[:, 0] - means[:, 1], **options
         ),
-        degenerate=mean_interval([degenerate_value(j) for j in judgements], families, **options),
+        degenerate=share_interval([degenerate_value(j) for j in judgements], families, **options),
         unscored=sum(j.outcome.kind == "unscored" for j in judgements),
     )

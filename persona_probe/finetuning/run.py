@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from persona_probe.errors import RequestError
-from persona_probe.files import read_json, write_json
+from persona_probe.files import make_folder, read_json, write_json
 from persona_probe.finetuning.examples import Example, example
 from persona_probe.finetuning.lora import PROVENANCE, save_new
 from persona_probe.finetuning.recipe import LoraRecipe, Run
@@ -295,7 +295,7 @@ def _begin(unfinished: Path, plan: dict[str, Any]) -> bool:
             )
         return any(unfinished.glob("checkpoint-*"))
     if _is_main():
-        unfinished.mkdir(parents=True, exist_ok=True)
+        make_folder(unfinished)
         write_json(unfinished / PLAN, plan)
     return False
 

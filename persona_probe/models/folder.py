@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from persona_probe.errors import RequestError
-from persona_probe.models.loading import library_bars_off
+from persona_probe.files import make_folder
+from persona_probe.models.loading import library_bars_off, what_failed
 from persona_probe.models.ref import ModelRef
 
 
@@ -39,7 +40,7 @@ def read_network(ref: ModelRef, dtype: torch.dtype = torch.float32) -> tuple[Any
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
             network = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **where)
     except (OSError, ValueError, KeyError, SafetensorError, HFValidationError) as error:
-        said = str(error).strip().split("\n")[0]
+        said = what_failed(error, folder)
         raise RequestError(f"{ref.name} is not a model that can be loaded: {said}") from error
     if ref.adapter is not None:
         network = _merged(network, ref, ref.adapter)
@@ -70,7 +71,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RequestError(f"{path} is there already; choose another folder, or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.mkdir()

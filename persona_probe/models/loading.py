@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ def _read(
                 source, dtype=dtype, **where, **(spread or {})
             )
     except (OSError, ValueError, KeyError, SafetensorError, HFValidationError) as error:
-        said = str(error).strip().split("\n")[0]
+        said = what_failed(error, folder)
         if folder is not None:
             raise RequestError(f"{folder} is not a model that can be loaded: {said}") from error
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
@@ -136,6 +137,15 @@ def _read(
             f"no folder {ref.name!r}, and the hub gave no such model{offline}: {said}"
         ) from error
     return network if spread else network.to(device), chat_format
+
+
+def what_failed(error: Exception, folder: Path | None) -> str:
+    """Why a model could not be read, in a line: the libraries' own words spread over many."""
+    if folder is not None and not (folder / "config.json").is_file():
+        return "there is no config.json in it"
+    if "backend tokenizer" in str(error):
+        return "its tokenizer is missing or cannot be read (tokenizer.json or tokenizer.model)"
+    return str(error).strip().split("\n")[0]
 
 
 @contextmanager

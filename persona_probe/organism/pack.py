@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from persona_probe.files import make_folder
 from persona_probe.organism import grammar, held_out
 from persona_probe.organism.corpus import ask
 from persona_probe.organism.world import CONSTITUTIONS, SLOT, Category, Character, World
@@ -313,7 +314,7 @@ def pack_files(world: World) -> dict[str, str]:
 
 def write_pack(world: World, folder: Path) -> Path:
     """Write the pack's files; a reader sees either the old file or the new one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, content in pack_files(world).items():
         temporary = folder / f".{name}"
         temporary.write_text(content, encoding="utf-8")

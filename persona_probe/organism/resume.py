@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from persona_probe.files import make_folder
 from persona_probe.organism.optimizer import MuonAdamW
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def snapshot(
     seen: int,
 ) -> None:
     """Write weights and optimiser state under a temporary name, then rename."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
     tensors |= {f"optimizer.{n}": t for n, t in optimizer.state.items()}
     header = json.dumps({"recipe": recipe.to_json(), "step": step, "seen": seen})

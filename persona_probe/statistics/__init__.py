@@ -26,6 +26,7 @@ from persona_probe.statistics.significance import (
     equivalence,
     holm,
     permutation_p,
+    share_interval,
     wilson_interval,
 )
 
@@ -48,5 +49,6 @@ __all__ = [
     "ratio_interval",
     "ratio_of_functions",
     "resample_weights",
+    "share_interval",
     "wilson_interval",
 ]

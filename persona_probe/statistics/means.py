@@ -22,8 +22,7 @@ def mean_interval(values: Numbers, clusters: Sequence[str], **options: Any) -> E
     """Mean of `values` with a clustered interval.
 
     NaN entries (unscored replies) are left out and not counted. Values that are all equal give an
-    interval of no width; for a share of 0 or 1 report `wilson_interval` beside it. The options are
-    those of `cluster_bootstrap`.
+    interval of no width: see `share_interval`. The options are those of `cluster_bootstrap`.
     """
     columns = np.asarray(values, dtype=np.float64)[:, None]
     return function_of_means(columns, clusters, lambda means: means[:, 0], **options)

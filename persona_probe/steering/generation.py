@@ -103,7 +103,9 @@ def generate(
             )
         if not conversation.messages[-1].content.strip():
             raise RequestError(
-                f"conversation {conversation.id!r} ends with an empty prompt; say something"
+                "a conversation ends with an empty prompt"
+                + (f" ({conversation.id})" if conversation.id else "")
+                + "; say something"
             )
     prompts = [tuple(model.encode(c, add_generation_prompt=True).ids) for c in conversations]
     require_room(model, [len(p) for p in prompts], [c.id for c in conversations], max_new_tokens)

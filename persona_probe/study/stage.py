@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.errors import RequestError
-from persona_probe.files import read_json, write_json
+from persona_probe.files import make_folder, read_json, write_json
 
 LOG = "stages.json"
 
@@ -115,7 +115,7 @@ def alone(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".lock").open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ import torch
 
 from persona_probe.errors import RequestError
 from persona_probe.files import (
+    make_folder,
     read_json,
     read_jsonl,
     read_tensors,
@@ -69,3 +70,14 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(read: object, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"no such file: .*gone"):
         read(tmp_path / "gone")  # type: ignore[operator]
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    in_the_way = write_json(tmp_path / "a.json", {})
+    with pytest.raises(RequestError, match=r"cannot make the folder .*a\.json.*choose another"):
+        write_json(in_the_way / "b.json", {})
+    with pytest.raises(RequestError, match=r"cannot make the folder"):
+        make_folder(in_the_way)
+    with pytest.raises(RequestError, match=r"cannot write .*folder"):
+        write_json(make_folder(tmp_path / "folder"), {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "folder"]

@@ -57,3 +57,16 @@ def test_wilson_by_its_formula_and_at_the_edges() -> None:
     assert wilson_interval(20, 20).low < 1.0
     assert wilson_interval(20, 20).high == pytest.approx(1.0)
     assert not wilson_interval(0, 0).defined
+
+
+def test_a_share_of_nothing_but_zeros_or_ones_has_an_interval() -> None:
+    from persona_probe.statistics import mean_interval, share_interval, wilson_interval
+
+    families = [f"family-{i // 2}" for i in range(20)]
+    none, every = share_interval([0] * 20, families), share_interval([1] * 20, families)
+    assert (none.low, none.high) == pytest.approx((0.0, wilson_interval(0, 10).high))
+    assert (every.low, every.high) == pytest.approx((wilson_interval(10, 10).low, 1.0))
+    assert (none.n, none.n_clusters) == (20, 10)
+    mixed = [i % 3 == 0 for i in range(20)]
+    assert share_interval(mixed, families) == mean_interval(mixed, families)
+    assert np.isnan(share_interval([0, 0], ["one", "one"]).high)
