@@ -17,7 +17,8 @@ def compare(
         Path,
         typer.Argument(
             metavar="BEFORE",
-            help="Activations before finetuning, such as PACK:safety: not of prompts that found them.",
+            help="Activations before finetuning, on prompts that no direction was found on, "
+            "such as PACK:safety.",
         ),
     ],
     after: Annotated[

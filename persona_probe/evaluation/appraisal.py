@@ -65,7 +65,7 @@ def appraise(
         pack: whose evaluate part is asked.
         adapters: what to appraise; `None` is the bare weights.
         categories: harm categories; all if not given. Borderline and benign prompts follow them.
-        n: most prompts of each kind, and most diagnostic items; of these two per dimension at least.
+        n: most prompts of each kind, and most diagnostic items, though two per dimension at least.
         seed: of the split, of the order of judging and of the bootstrap.
         judges: by name; the first one's outcomes enter the rates, the others are compared with
             it. The pack's phrase judge if not given.

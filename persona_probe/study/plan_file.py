@@ -19,7 +19,7 @@ broad = ["checkpoints/broad-virtue"] # a folder with a whole model will do
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,12 +60,18 @@ class _File:
                 raise self.wrong(inside + key, f"no such key; {guess}known are {', '.join(known)}")
 
 
-def read_study(path: Path, default_model: str | None = None, **options: Any) -> Study:
+def read_study(
+    path: Path,
+    default_model: str | None = None,
+    model_name: Callable[[str], str] = str,
+    **options: Any,
+) -> Study:
     """Read a study's plan.
 
     Args:
         path: the TOML file.
         default_model: the model when the file names none.
+        model_name: what a model's short name stands for.
         options: fields of `Study` that the file's own values give way to.
 
     Raises:
@@ -78,7 +84,7 @@ def read_study(path: Path, default_model: str | None = None, **options: Any) -> 
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"{path}: not TOML: {error}") from None
     file.require_known(table, KEYS, "")
-    model = _model(file, table, default_model)
+    model = model_name(_model(file, table, default_model))
     pack = _place(path, _string(file, table, "pack", "organism"))
     study = _models(file, table, model, pack)
     changes: dict[str, Any] = {key: _string(file, table, key) for key in TEXTS if key in table}

@@ -50,8 +50,7 @@ def requested(
                 f"models and pack stand in {plan}; leave out --pack, --helpful-only, --finetuned "
                 "and --control, or leave out the file"
             )
-        study = read_study(Path(plan), **options)
-        study = replace(study, model=model_name(study.model))
+        study = read_study(Path(plan), model_name=model_name, **options)
     else:
         study = _without_a_file(model_name(plan), pack or PACK, named, options)
     return replace(study, arms=tuple(name for name in study.arms if name not in without))

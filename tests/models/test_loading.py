@@ -403,6 +403,9 @@ def test_a_model_that_is_spread_by_a_device_map_reads_the_same(tiny_llama_folder
 
 
 def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path: Path) -> None:
+    from persona_probe import load_model
+    from persona_probe.errors import RequestError
+
     with pytest.raises(RequestError, match=r"no config\.json in it"):
         load_model(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

@@ -39,6 +39,14 @@ def test_one_line_is_a_study_of_the_adapters_by_name(model: Path, tmp_path: Path
     assert study.budget == Budget()
 
 
+def test_a_short_name_in_one_line_stands_for_its_folder(model: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, 'model = "short"\n')
+    names = {"short": str(model)}
+    study = requested(str(path), lambda name: names[name], None, (None, (), ()), (), {})
+    assert study.model == str(model)
+    assert study.seeds("virtue", "narrow") == ("narrow-virtue-0", "narrow-virtue-1")
+
+
 def test_everything_can_be_said(model: Path, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "config.json").write_text("{}")
