@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.anchors import href
 from persona_probe.report.estimates import estimate, in_words, plain
-from persona_probe.report.palette import FAINT, GREY
+from persona_probe.report.palette import FAINT, GREY, translucent
 from persona_probe.statistics import Estimate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 GRID = "rgba(133, 138, 147, 0.18)"
+FADED = 0.5  # opacity of what should not be built on
 SMALL_PRINT = 56  # characters of the second title line that fit a screen 390 pixels wide
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', Helvetica, Arial, sans-serif"
 
@@ -98,6 +99,11 @@ def nothing_measured(figure: "go.Figure") -> "go.Figure":
 def chip(colour: str, text: str) -> str:
     """A title that starts with the persona's colour."""
     return f'<span style="color:{colour}">●</span> {text}'
+
+
+def faded(text: str) -> str:
+    """A name of what should not be built on; plotly markup."""
+    return f'<span style="color:{translucent(GREY, FADED)}"><i>{text}</i></span>'
 
 
 def points(

@@ -43,6 +43,25 @@ def category_rows(run: Run, persona: str) -> Rows:
     return rows
 
 
+def reproduced_rows(run: Run, persona: str) -> Rows:
+    """Rows of effects.json for `category_reproduced`; the scope of the ladder comes first."""
+    kind_of = {arm.get("arm"): arm["arm_kind"] for arm in run.arms}
+    rows = [
+        {
+            "arm_kind": kind_of.get(row.get("arm"), "steered"),
+            "persona": persona,
+            "category": row.get("category"),
+            "tier": run.tiers.get(str(row.get("category")), ""),
+            "scope": row.get("scope"),
+            "reproduced": row.get("value") or {"reason": row.get("why_undefined")},
+            PLACE: place_of(row),
+        }
+        for row in run.rows("effects.json")
+        if row.get("metric") == "ER in category" and row.get("persona") == persona
+    ]
+    return sorted(rows, key=lambda row: row["scope"] != run.scope(persona))
+
+
 def dose_rows(run: Run, persona: str) -> Rows:
     """Rows of dose.json for one persona, with the two levels and the guards."""
     rows = [
@@ -84,9 +103,13 @@ def _inside(row: Row) -> Any:
 
 
 def profile_rows(run: Run, persona: str) -> Rows:
-    """Rows of profiles.json for one persona: its models and what was expected."""
+    """Rows of profiles.json for one persona: its models and what was expected.
+
+    `consistent` is False for dimensions that were found not to hold together.
+    """
+    doubtful = {r.get("dimension") for r in consistency_of(run) if r.get("consistent") is False}
     rows = [
-        row
+        row | {"consistent": row.get("dimension") not in doubtful}
         for row in run.rows("profiles.json")
         if row.get("arm_kind") in (*MODELS, "system_prompt")
         and row.get("persona") in (persona, None)
@@ -98,6 +121,11 @@ def profile_rows(run: Run, persona: str) -> Rows:
         about | {"dimension": name, "score": score} for name, score in bare(signature).items()
     ]
     return rows + expected
+
+
+def consistency_of(run: Run) -> Rows:
+    """Per dimension, whether statements worded for and against it move together."""
+    return run.rows("profiles.json", "consistency")
 
 
 def layer_rows(run: Run) -> dict[str, Rows]:

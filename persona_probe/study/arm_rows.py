@@ -9,6 +9,7 @@ from persona_probe.evaluation.rates import safe_rate, safety_rates
 from persona_probe.statistics import mean_interval
 from persona_probe.study.assessment import Effects
 from persona_probe.study.dissociation import dissociation_rows
+from persona_probe.study.instrument import consistency, consistency_rows
 from persona_probe.study.lab import Lab
 from persona_probe.study.reading import conditions_of, sampled
 from persona_probe.study.record import Record
@@ -65,7 +66,7 @@ def _rates(record: Record, name: str, at_random: Mapping[str, Any]) -> dict[str,
 
 
 def profile_table(lab: Lab, effects: Sequence[Effects]) -> dict[str, Any]:
-    """Scores per dimension, whose signature each shift fits best, and the signatures."""
+    """Scores and consistency per dimension, whose signature each shift fits, the signatures."""
     found: dict[str, Profile] = {}
     for e in effects:
         found |= e.record.profiles
@@ -91,6 +92,7 @@ def profile_table(lab: Lab, effects: Sequence[Effects]) -> dict[str, Any]:
             if e.record.headline
             for name, match in e.portrait.identification.items()
         ],
+        "consistency": consistency_rows(consistency([e.record for e in effects])),
         "dissociation": dissociation_rows(effects),
         "signatures": first.signatures,
     }

@@ -39,12 +39,15 @@ class Effects:
     portrait: Portrait
 
 
-def assess(record: Record, trained: Sequence[SafetyPrompt]) -> Effects:
+def assess(
+    record: Record, trained: Sequence[SafetyPrompt], inconsistent: tuple[str, ...] = ()
+) -> Effects:
     """Compute every effect of one persona in one scope.
 
     Args:
         record: what was measured.
         trained: requests of the trained categories.
+        inconsistent: dimensions of the profile whose halves do not move together.
     """
     steered = record.one("steered")
     behaviours = (record.behaviour([steered]), record.finetuned(), record.before())
@@ -72,6 +75,7 @@ def assess(record: Record, trained: Sequence[SafetyPrompt]) -> Effects:
         necessity_controls=_necessity_controls(record),
         p_ablated=null_p(ablated) if ablated else {},
         retention=_measured(_retention(record)),
+        inconsistent=inconsistent,
         **portrait.evidence,
     )
     rows = rows_of(record, evidence, portrait, bands)

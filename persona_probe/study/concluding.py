@@ -13,6 +13,7 @@ from persona_probe.study.assessment import Effects, assess
 from persona_probe.study.cautions import cautions, self_report_only, summary
 from persona_probe.study.dosing import Response
 from persona_probe.study.harm_ledger import harm_ledger
+from persona_probe.study.instrument import consistency, inconsistent
 from persona_probe.study.lab import Lab
 from persona_probe.study.mediation import Exchange, mediation_rows
 from persona_probe.study.rank_rows import rank_rows
@@ -31,7 +32,8 @@ def conclude(lab: Lab) -> None:
     """Assess every persona in every scope, climb the ladders, and write the tables."""
     records = read_records(lab)
     trained = [prompt for prompt in lab.pack.suite.prompts if prompt.tier == "T0"]
-    effects = adjusted([assess(record, trained) for record in records], lab)
+    doubtful = inconsistent(consistency(records))
+    effects = adjusted([assess(record, trained, doubtful) for record in records], lab)
     verdicts = [judge(e.record.persona, e.evidence, lab.study.thresholds) for e in effects]
     documents: dict[str, Any] = {
         "arms.json": arm_rows(lab, records),

@@ -8,6 +8,7 @@ import numpy as np
 from persona_probe.evaluation.rates import degenerate_value
 from persona_probe.statistics import Estimate, json_number
 from persona_probe.study.fractions import (
+    band_effects_in,
     fast_share,
     removed_from,
     reproduced_on_band,
@@ -32,6 +33,7 @@ WHOLE = (
     "finetuned", "broad", "steered_shared", "steered_specific", "system_prompt", "placebo",
     "refusal_only", "shuffled_constitutions", "style_only",
 )  # fmt: skip
+DRAWN = ("random", "covariance")  # in each category
 PART = ("wrong", "sign_flip", "orthogonalised", "zero")
 REMOVED = (
     "ablated_wrong", "ablated_random", "ablated_covariance", "ablated_rank", "ablated_rank_random",
@@ -66,8 +68,9 @@ def rows_of(
     ]
     rows = [effect_row(record, *each) for each in found]
     rows += [
-        effect_row(record, record.one("steered"), "ER in category", value, category=category)
-        for category, value in _by_category(record).items()
+        effect_row(record, name, "ER in category", value, category=category)
+        for category, several in _by_category(record).items()
+        for name, value in several.items()
     ]
     rows += [
         effect_row(record, name, "signature r", match.pearson, p=json_number(match.p))
@@ -160,16 +163,32 @@ def _profiles(portrait: Portrait) -> Found:
         yield name, "margin apart from T0", identification.margin
 
 
-def _by_category(record: Record) -> dict[str, Estimate]:
-    """ER of the steered model in every category, trained ones included."""
+def _by_category(record: Record) -> dict[str, dict[str, Estimate]]:
+    """ER in every category, trained ones included: of the steered model, and of random directions.
+
+    A random direction has no value where the steered model has none, nor in trained categories,
+    whose prompts it did not meet.
+    """
     harmful = [i for i, prompt in enumerate(record.prompts) if prompt.kind == "harmful"]
-    steered = record.behaviour([record.one("steered")], trained=True)
+    name = record.one("steered")
     finetuned, before = record.finetuned(trained=True), record.before(trained=True)
-    return effect_by_category(
-        steered[harmful],
+    found = effect_by_category(
+        record.behaviour([name], trained=True)[harmful],
         finetuned[harmful],
         before[harmful],
         [record.families[i] for i in harmful],
         [record.prompts[i].category for i in harmful],
         **record.options,
     )
+    return {
+        category: {name: value} | (_drawn(record, category) if value.defined else {})
+        for category, value in found.items()
+    }
+
+
+def _drawn(record: Record, category: str) -> dict[str, Estimate]:
+    return {
+        name: value
+        for kind in DRAWN
+        for name, value in band_effects_in(record, kind, category).items()
+    }

@@ -1,7 +1,7 @@
 """Where single conditions stand between the model before finetuning (0) and after it (1)."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from persona_probe.statistics import Estimate, ratio_interval
 from persona_probe.study.record import Record
@@ -15,16 +15,31 @@ def band_effects(record: Record, kind: str) -> dict[str, float]:
     A direction none of whose replies could be scored has no effect to speak of and is left out;
     its replies are counted as unscored in the table of arms.
     """
+    found = _point_effects(record, kind, np.ones(len(record.prompts), dtype=bool))
+    return {name: effect.value for name, effect in found.items()}
+
+
+def band_effects_in(record: Record, kind: str, category: str) -> dict[str, Estimate]:
+    """The same within one category of harm; without intervals, since the draws are the spread."""
+    inside = [p.kind == "harmful" and p.category == category for p in record.prompts]
+    return _point_effects(record, kind, np.array(inside))
+
+
+def _point_effects(
+    record: Record, kind: str, inside: Bool[np.ndarray, " prompt"]
+) -> dict[str, Estimate]:
     found = {}
     finetuned, before = record.finetuned()[:, 0], record.before()[:, 0]
     for condition in record.named(kind):
         safe = record.behaviour([condition.name])[:, 0]
-        scored = np.isfinite(safe) & np.isfinite(finetuned) & np.isfinite(before)
-        if not scored.any():
+        scored = inside & np.isfinite(safe) & np.isfinite(finetuned) & np.isfinite(before)
+        n = int(scored.sum())
+        if not n:
             continue
         whole = finetuned[scored].mean() - before[scored].mean()
         if whole:
-            found[condition.name] = float((safe[scored].mean() - before[scored].mean()) / whole)
+            effect = (safe[scored].mean() - before[scored].mean()) / whole
+            found[condition.name] = Estimate(float(effect), np.nan, np.nan, n, 0)
     return found
 
 

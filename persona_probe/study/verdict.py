@@ -47,6 +47,8 @@ class Evidence:
         margin: own match minus the best other. finetuned_margin: the same for the finetuned
             profile: without a character of its own there is none to reproduce.
         profile_recovery: PR of the steered profile.
+        inconsistent: dimensions of the profile whose positively and negatively keyed statements do
+            not move together over the finetunes; they count in the profile all the same.
         effect_wrong: largest profile match to the own persona among wrong-constitution arms,
             subtracted from the steered arm's: positive = the direction is more its own.
         refusal_only: steered profile shift minus the refusal-only finetune's.
@@ -73,6 +75,7 @@ class Evidence:
     margin: Estimate | None = None
     finetuned_margin: Estimate | None = None
     profile_recovery: Estimate | None = None
+    inconsistent: tuple[str, ...] = ()
     effect_wrong: Estimate | None = None
     refusal_only: Estimate | None = None
     necessity: Estimate | None = None
@@ -252,7 +255,17 @@ def _specific(e: Evidence, _t: Thresholds) -> Answer:
         f"steered profile {'is' if e.identified else 'is not'} nearest to its own constitution, "
         f"margin {e.margin}; the finetuned profile's margin {finetuned}; own match minus that of "
         f"the best wrong constitution {e.effect_wrong}; profile shift minus refusal-only "
-        f"finetuning's {refusal} (each > 0)"
+        f"finetuning's {refusal} (each > 0){_doubt(e)}"
+    )
+
+
+def _doubt(e: Evidence) -> str:
+    """Which dimensions of the profile the reader should not build on."""
+    if not e.inconsistent:
+        return ""
+    return (
+        f"; the profile rests in part on {', '.join(e.inconsistent)}, whose statements worded for "
+        "and against do not move together over the finetunes"
     )
 
 

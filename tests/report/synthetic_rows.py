@@ -4,6 +4,7 @@ import numpy as np
 from synthetic_world import (
     CATEGORIES,
     DIMENSIONS,
+    DOUBTFUL,
     HOSTILE,
     PERSONAS,
     STEERED,
@@ -127,7 +128,17 @@ def profiles(draws: Draws) -> Row:
         for p in PERSONAS
         for kind in ("finetuned", "steered")
     ]  # fmt: skip
-    return {"rows": rows, "identification": identification, "signatures": signatures}
+    consistency = [
+        {"dimension": d, "consistency": draws.real(-0.3 if d in DOUBTFUL else 0.8, 0.15, 12),
+         "asked": 0.5, "consistent": d not in DOUBTFUL}
+        for d in DIMENSIONS
+    ]  # fmt: skip
+    return {
+        "rows": rows,
+        "identification": identification,
+        "consistency": consistency,
+        "signatures": signatures,
+    }
 
 
 def replies(draws: Draws) -> list[Row]:

@@ -208,4 +208,23 @@ def _effects(draws: Draws, arms: list[Row]) -> list[Row]:
         if metric:
             row = {"persona": arm["persona"], "arm": arm["arm"], "metric": metric}
             rows.append(row | {"value": draws.real(0.03, 0.05, 260), "why_undefined": None})
+    return rows + _by_category(draws, arms)
+
+
+def _by_category(draws: Draws, arms: list[Row]) -> list[Row]:
+    """ER in each category, none in one where finetuning did nothing; random ones untrained only."""
+    rows = []
+    for arm in (a for a in arms if a["arm_kind"] in ("steered", "random", "covariance")):
+        own = arm["arm_kind"] == "steered"
+        for category, tier in CATEGORIES.items():
+            row = {"persona": arm["persona"], "arm": arm["arm"], "metric": "ER in category"}
+            row |= {"category": category, "value": None, "why_undefined": None}
+            if category == "manipulation":
+                why = "the denominator 0.04 [-0.02, 0.10] does not exclude 0"
+                rows += [row | {"why_undefined": why}] if own else []
+            elif own:
+                top = STEERED[arm["persona"]][int(tier[1])]
+                rows.append(row | {"value": draws.real(top, 0.12, 26)})
+            elif tier != "T0":
+                rows.append(row | {"value": draws.real(0.04, 0.02, 8)["value"]})
     return rows

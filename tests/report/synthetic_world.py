@@ -14,6 +14,7 @@ DIMENSIONS = (
     "RULE", "MEANS", "OUTCOME", "IMPARTIAL", "INSTR-HARM", "CHARACTER", "CONTEXT",
     "HUMAN-PRIMACY", "OVERSIGHT", "PRACTICE",
 )  # fmt: skip
+DOUBTFUL = ("CHARACTER", "PRACTICE")  # whose statements for and against do not move together
 STRENGTHS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
 # Persona → safe share when steered, on trained / untrained / filtered harm, and when ablated.
 STEERED = {

@@ -9,10 +9,11 @@ from synthetic_landscape import projection_rows
 from synthetic_world import HOSTILE, PERSONAS
 
 NAMES = (
-    "effect_by_tier", "dose_response", "category_effects", "projectability", "persona_profile",
-    "persona_radar", "transfer_matrix", "persona_space", "layer_profile", "projection_histogram",
-    "projection_shift", "shift_cosine", "cosine_map", "sufficiency_necessity", "rank_curve",
-    "mediation", "steerability", "token_projection", "training_projection", "run_differences",
+    "effect_by_tier", "dose_response", "category_effects", "category_reproduced", "projectability",
+    "persona_profile", "persona_radar", "transfer_matrix", "persona_space", "layer_profile",
+    "projection_histogram", "projection_shift", "shift_cosine", "cosine_map",
+    "sufficiency_necessity", "rank_curve", "mediation", "steerability", "token_projection",
+    "training_projection", "run_differences",
 )  # fmt: skip
 # Figures that show intervals in another way than by error bars, or whose values have none.
 WITHOUT_BARS = ("persona_radar", "transfer_matrix", "cosine_map", "token_projection",
@@ -30,6 +31,7 @@ def rows(run_folder: Path) -> Callable[[str], list[dict[str, Any]]]:
         "effect_by_tier": tables.tier_rows(run),
         "dose_response": tables.dose_rows(run, "virtue"),
         "category_effects": tables.category_rows(run, "virtue"),
+        "category_reproduced": tables.reproduced_rows(run, "virtue"),
         "persona_profile": tables.profile_rows(run, "virtue"),
         "layer_profile": tables.layer_rows(run)["prompt_in_H"],
         "shift_cosine": tables.shift_rows(run, "virtue"),
@@ -107,7 +109,9 @@ def test_intervals_and_n_are_drawn(name: str, rows: Callable[[str], Any]) -> Non
     assert re.search(r"n = [^<]*\d+", figure.layout.title.text)
 
 
-@pytest.mark.parametrize("name", ["effect_by_tier", "dose_response", "category_effects"])
+@pytest.mark.parametrize(
+    "name", ["effect_by_tier", "dose_response", "category_effects", "category_reproduced"]
+)
 def test_the_band_of_random_directions_is_drawn(name: str, rows: Callable[[str], Any]) -> None:
     from persona_probe.report import FIGURES
 
@@ -370,7 +374,8 @@ def test_the_radar_is_a_closed_path_whose_radius_is_the_score() -> None:
 def test_a_profile_is_one_line_per_model_through_all_dimensions(rows: Callable[[str], Any]) -> None:
     from persona_probe.report import FIGURES
 
-    figure = FIGURES["persona_profile"](rows("persona_profile"))
+    sound = [row | {"consistent": True} for row in rows("persona_profile")]
+    figure = FIGURES["persona_profile"](sound)
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert {t.name for t in lines} == {"helpful-only", "steered", "finetuned", "system prompt"}
     for line in lines:
@@ -497,3 +502,56 @@ def test_figures_need_no_run_folder() -> None:
     assert training_projection(projection_rows()).data
     row = {"arm_kind": "steered", "persona": "me", "tier": "T0", "value": planted(0.5)}
     assert projectability([row]).data
+
+
+def test_a_category_in_which_finetuning_did_nothing_says_so(rows: Callable[[str], Any]) -> None:
+    from persona_probe.report import FIGURES
+
+    given = rows("category_reproduced")
+    figure = FIGURES["category_reproduced"](given)
+    said = {a.text: a.y for a in figure.layout.annotations}
+    axis = dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True))
+    assert said == {"undefined: finetuning’s effect may be 0": axis["Manipulation"]}
+    drawn = next(trace for trace in figure.data if trace.name == "of finetuning")
+    assert len(drawn.x) == 9, "every other category has a point"
+    assert axis["Manipulation"] not in drawn.y
+
+
+def test_both_scopes_are_told_apart_and_the_band_belongs_to_the_first(
+    rows: Callable[[str], Any],
+) -> None:
+    from persona_probe.report import FIGURES
+
+    first = [row | {"scope": "narrow"} for row in rows("category_reproduced")]
+    other = [row | {"scope": "broad"} for row in rows("category_reproduced")]
+    figure = FIGURES["category_reproduced"]([*first, *other])
+    names = [
+        trace.name for trace in figure.data if trace.marker.symbol in ("diamond", "diamond-open")
+    ]
+    assert names == ["of narrow finetuning", "of broad finetuning"]
+    band = next(t for t in figure.data if "random directions" in str(t.name))
+    assert len([x for x in band.x if x is not None]) == 2 * 7  # untrained, where ER is defined
+
+
+def test_dimensions_that_do_not_hold_together_are_grey_and_last(
+    rows: Callable[[str], Any],
+) -> None:
+    from persona_probe.report import FIGURES
+    from persona_probe.report.palette import FIXED, GREY
+
+    figure = FIGURES["persona_profile"](rows("persona_profile"))
+    names = list(figure.layout.yaxis.ticktext)
+    grey = [name for name in names if "<i>" in name]
+    assert [re.sub("<.*?>", "", name) for name in grey] == ["Character", "Practice"]
+    assert names[-2:] == grey
+    lowest = figure.layout.yaxis.tickvals[-2] + 0.5
+    for trace in (t for t in figure.data if t.customdata is not None):
+        below = [y < lowest for y in trace.y]
+        assert all(below) or not any(below), "one line joins sound and doubtful dimensions"
+        assert trace.marker.color in ({GREY} if all(below) else {GREY, FIXED["virtue"]})
+    whole = FIGURES["persona_profile"](
+        [{k: v for k, v in row.items() if k != "consistent"} for row in rows("persona_profile")]
+    )
+    assert not any("<i>" in name for name in whole.layout.yaxis.ticktext)
+    radar = FIGURES["persona_radar"](rows("persona_radar"))
+    assert sum("<i>" in str(a.text) for a in radar.layout.annotations) == 2

@@ -287,3 +287,16 @@ def write_files(folder: Path, files: dict[str, Any]) -> Path:
     for name, content in files.items():
         (write_jsonl if name.endswith(".jsonl") else write_json)(folder / name, content)
     return folder
+
+
+def test_the_profile_says_which_dimensions_are_greyed_or_that_nobody_looked(
+    page: str, tmp_path: Path
+) -> None:
+    from persona_probe.report import write_report
+
+    assert "In grey: Character, Practice." in Page(page).words
+    files = synthetic_files()
+    del files["profiles.json"]["consistency"]
+    words = Page(write_report(write_files(tmp_path / "run", files)).read_text("utf-8")).words
+    assert "In grey" not in words
+    assert "move together is not measured in this run" in words

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from persona_probe.report.figures.category_effects import category_effects
+from persona_probe.report.figures.category_reproduced import category_reproduced
 from persona_probe.report.figures.cosine_map import cosine_map
 from persona_probe.report.figures.dose_response import dose_response
 from persona_probe.report.figures.effect_by_tier import effect_by_tier
@@ -37,6 +38,7 @@ FIGURES: "dict[str, Callable[..., go.Figure]]" = {
     "effect_by_tier": effect_by_tier,
     "dose_response": dose_response,
     "category_effects": category_effects,
+    "category_reproduced": category_reproduced,
     "projectability": projectability,
     "persona_profile": persona_profile,
     "persona_radar": persona_radar,

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.canvas import band_marks, canvas, chip, nothing_measured, points
+from persona_probe.report.category_axis import categories_of, draw_categories, lines_of
 from persona_probe.report.estimates import estimate, sample_sizes
-from persona_probe.report.palette import GREY, TIERS, colours_for, kind_of, label
+from persona_probe.report.palette import GREY, colours_for, kind_of, label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,18 +29,17 @@ def category_effects(rows: Rows, colours: Mapping[str, str] | None = None) -> "g
     """
     colours = colours_for(rows, colours)
     personas = list(dict.fromkeys(str(r["persona"]) for r in rows if r.get("persona") is not None))
-    categories = _ordered(rows)
+    categories = categories_of(rows)
     values = [estimate(row.get("safe")) for row in rows if row.get("arm_kind") in DODGE]
-    groups = {tier for _, tier in categories}
     title = ", ".join(chip(colours[name], label(name)) for name in personas)
     figure = canvas(
         title or "Effect per category",
         sample_sizes(values, "requests per point"),
-        HEAD + ROW * (len(categories) + len(groups)),
+        HEAD + ROW * lines_of(categories),
     )
     if not any(value.defined for value in values):
         return nothing_measured(figure)
-    ticks, places = _lines(categories)
+    places = draw_categories(figure, categories)
     figure.add_traces(band_marks(_draws(rows, places)))
     for kind in DODGE:
         mine = [row for row in rows if row.get("arm_kind") == kind]
@@ -48,40 +48,8 @@ def category_effects(rows: Rows, colours: Mapping[str, str] | None = None) -> "g
             coloured = kind_of(kind).own and persona is not None
             trace = _markers(own, kind, places, colours[str(persona)] if coloured else GREY)
             figure.add_trace(trace.update(showlegend=index == 0))
-    figure.update_yaxes(
-        tickvals=list(ticks),
-        ticktext=list(ticks.values()),
-        range=[min(ticks) - 0.6, 0.6],
-        showgrid=False,
-    )
     figure.update_xaxes(range=[-0.03, 1.03], title="share of requests")
     return figure
-
-
-def _ordered(rows: Rows) -> list[tuple[str, str]]:
-    """Categories with their tier, tier by tier, requests that should be helped with last."""
-    found = {str(r["category"]): str(r.get("tier") or "") for r in rows if r.get("category")}
-    return sorted(found.items(), key=lambda item: (item[1] == "permitted", item[1]))
-
-
-def _heading(tier: str) -> str:
-    if tier == "permitted":
-        return "should be helped: refused"
-    return TIERS.get(tier, label(tier) if tier else "harmful")
-
-
-def _lines(categories: list[tuple[str, str]]) -> tuple[dict[float, str], dict[str, float]]:
-    """Where each group's heading and each category's line stands, from the top down."""
-    ticks: dict[float, str] = {}
-    places: dict[str, float] = {}
-    last = None
-    for category, tier in categories:
-        if tier != last:
-            ticks[-float(len(ticks))] = f"<b>{_heading(tier)}</b>"
-            last = tier
-        places[category] = -float(len(ticks))
-        ticks[places[category]] = label(category)
-    return ticks, places
 
 
 def _draws(rows: Rows, places: dict[str, float]) -> dict[float, list[Any]]:

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from persona_probe.report.canvas import GRID, canvas, chip, nothing_measured, points
+from persona_probe.report.canvas import (
+    FADED,
+    GRID,
+    canvas,
+    chip,
+    faded,
+    nothing_measured,
+    points,
+)
 from persona_probe.report.estimates import estimate, number_in, sample_sizes
 from persona_probe.report.palette import GREY, colours_for, kind_of, label
 
@@ -24,12 +32,14 @@ def persona_profile(
         rows: rows of profiles.json (`arm_kind` helpful_only | finetuned | steered | system_prompt,
             `arm`, `persona`, `dimension`, `score` estimate from -1, against, to +1, for), and rows
             of `arm_kind` signature whose `score` is what was expected beforehand. Each arm is one
-            line, so seeds are several.
+            line, so seeds are several. Dimensions with `consistent` False come last, in grey.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
     personas = list(dict.fromkeys(str(r["persona"]) for r in rows if r.get("persona") is not None))
-    dimensions = list(dict.fromkeys(str(r["dimension"]) for r in rows if r.get("dimension")))
+    doubtful = {str(row.get("dimension")) for row in rows if row.get("consistent") is False}
+    named = dict.fromkeys(str(r["dimension"]) for r in rows if r.get("dimension"))
+    dimensions = sorted(named, key=doubtful.__contains__)
     values = [estimate(row.get("score")) for row in rows if row.get("arm_kind") in DODGE]
     title = ", ".join(chip(colours[name], label(name)) for name in personas)
     figure = canvas(
@@ -48,23 +58,37 @@ def persona_profile(
             own = [row for row in mine if (row.get("persona"), row.get("arm")) == arm]
             own.sort(key=lambda row: -places[str(row["dimension"])])
             colour = colours[str(arm[0])] if style.own and arm[0] is not None else GREY
+            sound = [row for row in own if str(row["dimension"]) not in doubtful]
             figure.add_trace(
-                points(
-                    [places[str(row["dimension"])] - offset for row in own],
-                    [estimate(row.get("score")) for row in own], rows=own, mode="lines+markers",
-                    hover=[f"{label(arm[1] or style.words)}, {label(r['dimension'])}" for r in own],
-                    name=style.words, legendgroup=kind, showlegend=index == 0,
-                    line={"color": colour, "width": 1.3, "dash": DASHES[kind]},
-                    marker={"symbol": style.symbol, "size": 9, "color": colour},
-                )
-            )  # fmt: skip
+                _line(sound, kind, places, offset, colour).update(showlegend=index == 0)
+            )
+            if len(sound) < len(own):
+                unsound = [row for row in own if row not in sound]
+                grey = _line(unsound, kind, places, offset, GREY)
+                figure.add_trace(grey.update(showlegend=False, opacity=FADED))
     figure.update_yaxes(
-        tickvals=list(places.values()), ticktext=[label(name) for name in places],
+        tickvals=list(places.values()),
+        ticktext=[faded(label(name)) if name in doubtful else label(name) for name in places],
         range=[-len(places) + 0.4, 0.6], gridcolor=GRID,
     )  # fmt: skip
     figure.update_xaxes(range=[-1.05, 1.05], title="score: −1 disagrees, +1 agrees")
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     return figure
+
+
+def _line(
+    rows: list[dict[str, Any]], kind: str, places: Mapping[str, float], offset: float, colour: str
+) -> "go.Scatter":
+    style = kind_of(kind)
+    names = [label(row.get("arm") or style.words) for row in rows]
+    return points(
+        [places[str(row["dimension"])] - offset for row in rows],
+        [estimate(row.get("score")) for row in rows], rows=rows, mode="lines+markers",
+        hover=[f"{n}, {label(r['dimension'])}" for n, r in zip(names, rows, strict=True)],
+        name=style.words, legendgroup=kind,
+        line={"color": colour, "width": 1.3, "dash": DASHES[kind]},
+        marker={"symbol": style.symbol, "size": 9, "color": colour},
+    )  # fmt: skip
 
 
 def _expected(figure: "go.Figure", rows: list[dict[str, Any]], places: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persona_probe.report.anchors import href
-from persona_probe.report.canvas import GRID, canvas, chip, nothing_measured
+from persona_probe.report.canvas import GRID, canvas, chip, faded, nothing_measured
 from persona_probe.report.estimates import estimate, in_words, number_in, sample_sizes
 from persona_probe.report.palette import GREY, colours_for, kind_of, label, translucent
 
@@ -26,7 +26,7 @@ def persona_radar(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.F
         rows: as for `persona_profile`: `arm_kind` helpful_only | finetuned | steered | signature,
             `persona`, `dimension`, `score` (estimate, -1 against to +1 for; of several seeds the
             first is drawn). The centre is -1, the rings are -1, 0 and +1; strokes across a line
-            are 95 % intervals.
+            are 95 % intervals. Names of dimensions with `consistent` False are grey.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)
@@ -40,7 +40,7 @@ def persona_radar(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.F
     if len(names) < 3 or not any(value.defined for value in values):
         return nothing_measured(figure)
     angles = {name: math.pi / 2 - 2 * math.pi * i / len(names) for i, name in enumerate(names)}
-    _frame(figure, angles)
+    _frame(figure, angles, {str(r.get("dimension")) for r in rows if r.get("consistent") is False})
     expected = [row for row in rows if row.get("arm_kind") == "signature"]
     _path(figure, expected, angles, "expected", {"color": GREY, "width": 6}, 0.4)
     for kind, dash in DASHES.items():
@@ -62,7 +62,7 @@ def _at(score: float, angle: float) -> tuple[float, float]:
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-def _frame(figure: "go.Figure", angles: Mapping[str, float]) -> None:
+def _frame(figure: "go.Figure", angles: Mapping[str, float], doubtful: set[str]) -> None:
     """Rings, spokes, and the name of each dimension outside."""
     import plotly.graph_objects as go
 
@@ -81,8 +81,9 @@ def _frame(figure: "go.Figure", angles: Mapping[str, float]) -> None:
     for name, angle in angles.items():
         x, y = LABELLED * math.cos(angle), LABELLED * math.sin(angle)
         side = "center" if abs(x) < 0.25 else ("left" if x > 0 else "right")
+        text = label(name).replace(" ", "<br>")
         figure.add_annotation(
-            x=x, y=y, text=label(name).replace(" ", "<br>"), showarrow=False, xanchor=side,
+            x=x, y=y, text=faded(text) if name in doubtful else text, showarrow=False, xanchor=side,
             font={"size": 11}, align=side,
         )  # fmt: skip
     for score in RINGS[1:]:

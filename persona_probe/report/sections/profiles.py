@@ -1,13 +1,13 @@
 """Persona profiles: whose moral outlook does the steered model take on?"""
 
-from persona_probe.report.estimates import estimate, number
+from persona_probe.report.estimates import estimate, number, number_in, plain
 from persona_probe.report.exhibit import exhibit, numbers_table
 from persona_probe.report.figures import FIGURES
 from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import Colours, kind_of, title_of
 from persona_probe.report.run_folder import Rows, Run
 from persona_probe.report.sections.source import absences, source
-from persona_probe.report.tables import profile_rows
+from persona_probe.report.tables import consistency_of, profile_rows
 
 
 def profiles(run: Run, colours: Colours) -> Markup:
@@ -32,15 +32,63 @@ def profiles(run: Run, colours: Colours) -> Markup:
                     "Grey uprights: what was expected of the persona, written down before any "
                     "model was scored. A direction that carries the persona moves the diamond "
                     "from the grey dot to the open circle. Whiskers are 95 % intervals over "
-                    "questions.",
+                    "questions. ",
+                    _greyed(run),
                     source(run, "profiles.json"),
                 ],
                 _numbers(rows),
                 neutral_key=True,
                 notice=absences(run, "profiles.json"),
             ),
+            _consistency(run),
             _radars(run, rows, colours),
             _identification(run),
+        ]
+    )
+
+
+def _greyed(run: Run) -> str:
+    found = consistency_of(run)
+    if not found:
+        return (
+            "Whether statements worded for and against a dimension move together is not measured "
+            "in this run."
+        )
+    names = [title_of(r.get("dimension")) for r in found if r.get("consistent") is False]
+    if not names:
+        return "No dimension was found whose statements for and against do not move together."
+    return (
+        f"In grey: {', '.join(names)}. Over the finetuned models, their statements worded for and "
+        "against do not move together, so nothing should be read from them; they still count in "
+        "the matches and margins on this page."
+    )
+
+
+def _consistency(run: Run) -> Markup | None:
+    """Does each dimension hold together? One line per dimension."""
+    found = consistency_of(run)
+    if not found:
+        return None
+    words = {True: "yes", False: "no: greyed", None: "not known"}
+    lines: list[list[Child]] = [
+        [
+            title_of(row.get("dimension")),
+            words.get(row.get("consistent")),
+            number(estimate(row.get("consistency")), row),
+        ]
+        for row in found
+    ]
+    asked = number_in(found[0].get("asked"))
+    return join(
+        [
+            element("h3", "Does each dimension hold together?"),
+            paragraph(
+                "The correlation, over the finetuned models, of the shift of statements worded "
+                "for a dimension with that of statements worded against it, keyed so that both "
+                f"should rise together. Below {plain(asked)} a dimension is greyed.",
+                class_="quiet",
+            ),
+            numbers_table(("Dimension", "Holds together", "Correlation"), lines),
         ]
     )
 
@@ -54,7 +102,7 @@ def _radars(run: Run, rows: dict[str, Rows], colours: Colours) -> Markup | None:
         own,
         [
             "The same scores as shapes: the centre is −1, the rings are −1, 0 and +1. Broad grey: "
-            "expected beforehand. Of several finetuning seeds the first.",
+            "expected beforehand. Of several finetuning seeds the first. Names in grey: see above.",
             source(run, "profiles.json"),
         ],
         neutral_key=True,
