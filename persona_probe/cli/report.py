@@ -10,7 +10,10 @@ from persona_probe.cli.say import result
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `study run`.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A folder of `study run`, or of `finetune … --watch`."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="File to write, or a folder; RUN if not given.")
     ] = (None),
@@ -20,6 +23,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the self-contained HTML report of a run, and how it differs from another one.
+
+    The folder of a finetuning that was watched gives a page of how it moved while training.
 
     Example: persona-probe report artifacts/demo --against artifacts/second
     """

@@ -23,6 +23,16 @@ def opening(run: Run, colours: Colours) -> Markup:
     )
 
 
+def opening_of_training(run: Run) -> Markup:
+    """The top of a page about a finetuning that was watched."""
+    return element(
+        "header",
+        paragraph(f"persona_probe · {run.name}", class_="eyebrow"),
+        element("h1", "What moved while the model was finetuned"),
+        class_="top",
+    )
+
+
 def _warnings(run: Run) -> Markup | None:
     """What a reader must know before quoting a number; the first few, the others folded."""
     noted = sentences(run.verdict.get("flags"))

@@ -8,14 +8,16 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+from persona_probe.errors import RequestError
 from persona_probe.files import write_text
 from persona_probe.report.cited import cited_rows
 from persona_probe.report.markup import Markup, element, paragraph
-from persona_probe.report.opening import opening
+from persona_probe.report.opening import opening, opening_of_training
 from persona_probe.report.palette import persona_colours
-from persona_probe.report.run_folder import Run, read_run
-from persona_probe.report.sections import SECTIONS
+from persona_probe.report.run_folder import PROJECTION, Run, read_run
+from persona_probe.report.sections import SECTIONS, Section
 from persona_probe.report.sections.comparison import comparison
+from persona_probe.report.sections.training import TITLE, training
 
 AGAINST = "against:"  # before the places of the other run's rows
 DATA = files("persona_probe.report") / "data"
@@ -26,7 +28,8 @@ def write_report(run_folder: Path, out: Path | None = None, against: Path | None
 
     The page fetches nothing: styles, scripts and data are inside it, and its content policy
     forbids the rest. The same run gives the same bytes in the same place. Stages that were not run
-    are reported as not measured. Links to the files of the run are relative: a page that is moved
+    are reported as not measured. The folder of a finetuning that was watched gives a page of what
+    its projection.jsonl says. Links to the files of the run are relative: a page that is moved
     keeps its rows and loses those.
 
     Args:
@@ -43,6 +46,9 @@ def write_report(run_folder: Path, out: Path | None = None, against: Path | None
     """
     run = read_run(run_folder)
     other = None if against is None else read_run(against, AGAINST)
+    for folder, each in ((run_folder, run), (against, other)):
+        if against is not None and each is not None and not each.is_study:
+            raise RequestError(f"{folder} holds no study's results, so there is nothing to compare")
     target = out or run_folder
     if target.is_dir():
         name = "report" if against is None else f"report-against-{against.resolve().name}"
@@ -63,7 +69,9 @@ def render(run: Run, other: Run | None = None) -> str:
     """The page as text, with a section on how it differs from the other run if there is one."""
     colours = persona_colours([*run.personas, *(other.personas if other else ())])
     scripts = [_plotly_js(), (DATA / "page.js").read_text(encoding="utf-8")]
-    top, sections = opening(run, colours), [_section(name, run, colours) for name in SECTIONS]
+    chosen = _chosen(run)
+    top = opening(run, colours) if run.is_study else opening_of_training(run)
+    sections = [_section(name, *each, run, colours) for name, each in chosen.items()]
     runs = [run]
     if other is not None:
         runs.append(other)
@@ -72,7 +80,7 @@ def render(run: Run, other: Run | None = None) -> str:
         sections.insert(1, element("section", heading, told, id="against"))
     body = [
         top,
-        _contents(other),
+        _contents(chosen, other),
         element("main", sections, cited_rows([top, *sections], runs)),
         _foot(run),
         [element("script", Markup(script)) for script in scripts],
@@ -90,16 +98,27 @@ def render(run: Run, other: Run | None = None) -> str:
     return f"<!doctype html>\n{page}\n"
 
 
-def _contents(other: Run | None) -> Markup:
-    titles = {name: title for name, (title, _) in SECTIONS.items()} | {"rows": "The rows"}
+def _chosen(run: Run) -> dict[str, tuple[str, Section]]:
+    """All sections of a study; that on training only where a finetuning was watched."""
+    watched: dict[str, tuple[str, Section]] = {"training": (TITLE, training)}
+    if not run.is_study:
+        return watched
+    if PROJECTION not in run.documents and PROJECTION not in run.absent:
+        return SECTIONS
+    last = "methods"
+    before = {name: each for name, each in SECTIONS.items() if name != last}
+    return before | watched | {last: SECTIONS[last]}
+
+
+def _contents(chosen: dict[str, tuple[str, Section]], other: Run | None) -> Markup:
+    titles = {name: title for name, (title, _) in chosen.items()} | {"rows": "The rows"}
     if other is not None:
         titles = {"against": f"Against {other.name}"} | titles
     links = [element("li", element("a", t, href=f"#{name}")) for name, t in titles.items()]
     return element("nav", element("ol", links), aria_label="Contents")
 
 
-def _section(name: str, run: Run, colours: dict[str, str]) -> Markup:
-    title, body = SECTIONS[name]
+def _section(name: str, title: str, body: Section, run: Run, colours: dict[str, str]) -> Markup:
     return element("section", element("h2", title), body(run, colours), id=name)
 
 

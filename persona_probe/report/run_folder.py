@@ -33,6 +33,7 @@ FILES = (
     "replies.jsonl",
     "tokens.jsonl",
 )
+PROJECTION = "projection.jsonl"  # of a finetuning that was watched
 # Files that only some runs have; a page without them lacks nothing.
 OPTIONAL = (
     "tiers.json",
@@ -41,7 +42,7 @@ OPTIONAL = (
     "mediation.json",
     "steerability.json",
     "harm_ledger.json",
-    "projection.jsonl",
+    PROJECTION,
 )
 
 
@@ -69,6 +70,11 @@ class Run:
     def name(self) -> str:
         """What the study is called."""
         return str(self.study.get("name") or self.folder.resolve().name)
+
+    @property
+    def is_study(self) -> bool:
+        """Whether a study wrote here; if not, a finetuning that was watched did."""
+        return any((self.folder / name).exists() for name in FILES)
 
     @property
     def study(self) -> Row:
@@ -171,7 +177,8 @@ def read_run(folder: Path, mark: str = "") -> Run:
         mark: before the place of every row, to tell two runs on one page apart.
 
     Raises:
-        RequestError: there is no such folder, or it holds none of a run's files.
+        RequestError: there is no such folder, or it holds none of a run's files and no rows of a
+            finetuning that was watched.
     """
     if not folder.is_dir():
         raise RequestError(f"no such run folder: {folder}")
@@ -187,10 +194,11 @@ def read_run(folder: Path, mark: str = "") -> Run:
             documents[name] = read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
         except RequestError as error:
             absent[name] = f"{name} could not be read: {str(error).replace(str(path), name)}"
-    if not any((folder / name).exists() for name in FILES):
+    if not any((folder / name).exists() for name in (*FILES, PROJECTION)):
         raise RequestError(
             f"{folder} holds none of a run's files ({', '.join(FILES)}); "
-            "`persona-probe study run --out FOLDER` writes them"
+            "`persona-probe study run --out FOLDER` writes them, and `finetune … --watch` writes "
+            f"{PROJECTION}"
         )
     places: dict[str, Any] = {}
     for name, document in documents.items():

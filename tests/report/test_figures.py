@@ -555,3 +555,16 @@ def test_dimensions_that_do_not_hold_together_are_grey_and_last(
     assert not any("<i>" in name for name in whole.layout.yaxis.ticktext)
     radar = FIGURES["persona_radar"](rows("persona_radar"))
     assert sum("<i>" in str(a.text) for a in radar.layout.annotations) == 2
+
+
+def test_a_single_random_row_per_step_says_the_ends_of_its_band() -> None:
+    from persona_probe.report import FIGURES
+
+    rows = [row for row in projection_rows() if not row["direction"].startswith("random")]
+    band = {"direction": "random", "mean": 0.0, "low": -0.3, "high": 0.2, "n": 100}
+    figure = FIGURES["training_projection"]([*rows, *(row | band for row in rows)])
+    upper = next(trace for trace in figure.data if trace.fill == "tonexty")
+    lower = figure.data[list(figure.data).index(upper) - 1]
+    assert set(upper.y) == {0.2}
+    assert set(lower.y) == {-0.3}
+    assert "95 %" in upper.name

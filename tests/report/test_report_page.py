@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from reading import Page
+from synthetic_landscape import projection_rows
 from synthetic_run import synthetic_files, write_synthetic_run
 from synthetic_world import DIMENSIONS, HOSTILE, PERSONAS
 
@@ -300,3 +301,33 @@ def test_the_profile_says_which_dimensions_are_greyed_or_that_nobody_looked(
     words = Page(write_report(write_files(tmp_path / "run", files)).read_text("utf-8")).words
     assert "In grey" not in words
     assert "move together is not measured in this run" in words
+
+
+def test_training_has_a_section_only_where_a_finetuning_was_watched(
+    page: str, tmp_path: Path
+) -> None:
+    from persona_probe.report import write_report
+
+    assert ("section", {"id": "training"}) not in Page(page).tags
+    files = synthetic_files() | {"projection.jsonl": projection_rows()}
+    seen = Page(write_report(write_files(tmp_path / "run", files)).read_text("utf-8"))
+    assert ("section", {"id": "training"}) in seen.tags
+    ids = [attributes["id"] for tag, attributes in seen.tags if tag == "section"]
+    assert ids.index("training") == ids.index("methods") - 1
+
+
+def test_a_watched_finetuning_alone_gives_a_page_of_its_own(tmp_path: Path) -> None:
+    from persona_probe.errors import RequestError
+    from persona_probe.report import write_report
+
+    folder = write_files(tmp_path / "watched", {"projection.jsonl": projection_rows()})
+    seen = Page(write_report(folder).read_text("utf-8"))
+    ids = [attributes["id"] for tag, attributes in seen.tags if tag == "section"]
+    assert ids == ["training", "rows"]
+    assert "verdict" not in seen.words
+    assert "Virtue" in seen.words
+    assert any(a.get("id") == "projection.jsonl-20" for _, a in seen.tags), "the last step's row"
+    study = write_synthetic_run(tmp_path / "study")
+    for run, other in ((folder, study), (study, folder)):
+        with pytest.raises(RequestError, match="watched holds no study's results"):
+            write_report(run, against=other)

@@ -27,8 +27,10 @@ def training_projection(rows: Rows, colours: Mapping[str, str] | None = None) ->
 
     Args:
         rows: rows of a finetuning's projection.jsonl: `step`, `epoch`, `direction` (whose; names
-            that begin with "random" are controls and give the band), `site`, `mean`, `low`, `high`
-            (class gaps), `n` (texts), `loss` (nats per token). One site per figure: the first one.
+            that begin with "random" are controls and give the band: one row per step says its ends
+            as `low` and `high`, several are draws and give the 5th to the 95th percentile),
+            `site`, `mean`, `low`, `high` (class gaps), `n` (texts), `loss` (nats per token). One
+            site per figure: the first one.
         colours: direction → colour.
     """
     sites = list(dict.fromkeys(row.get("site") for row in rows))
@@ -109,20 +111,29 @@ def _epoch(row: Mapping[str, Any]) -> str:
 
 
 def _controls(figure: "go.Figure", rows: Rows) -> None:
-    """5-95 % over random directions at each step."""
+    """The range of random directions at each step."""
     import plotly.graph_objects as go
 
     steps = sorted({_step(row) for row in rows})
-    found = {s: b for s in steps if (b := spread(r.get("mean") for r in rows if _step(r) == s))}
+    summed = all(sum(_step(row) == step for row in rows) == 1 for step in steps)
+    found = {s: ends for s in steps if (ends := _ends([r for r in rows if _step(r) == s]))}
     if not found:
         return
     shared = {"x": list(found), "mode": "lines", "line": {"width": 0, "color": GREY}}
-    low = go.Scatter(y=[b[0] for b in found.values()], showlegend=False, hoverinfo="skip", **shared)
+    low = go.Scatter(y=[e[0] for e in found.values()], showlegend=False, hoverinfo="skip", **shared)
     high = go.Scatter(
-        y=[b[2] for b in found.values()], fill="tonexty", fillcolor=FAINT, hoverinfo="skip",
-        name="random directions, 5–95 %", **shared,
+        y=[e[1] for e in found.values()], fill="tonexty", fillcolor=FAINT, hoverinfo="skip",
+        name=f"random directions, {'middle 95 %' if summed else '5–95 %'}", **shared,
     )  # fmt: skip
     figure.add_traces([low, high])
+
+
+def _ends(rows: Rows) -> tuple[float, float] | None:
+    """Of the band at one step: a single row says them, several rows are draws."""
+    if len(rows) == 1 and _value(rows[0]).defined and _value(rows[0]).low == _value(rows[0]).low:
+        return _value(rows[0]).low, _value(rows[0]).high
+    band = spread(row.get("mean") for row in rows)
+    return None if band is None else (band[0], band[2])
 
 
 def _loss(figure: "go.Figure", rows: Rows) -> None:
