@@ -108,3 +108,17 @@ def test_the_terminal_table_says_what_is_undefined_and_survives_without_a_verdic
     write_json(folder / "effects.json", [why | {"why_undefined": "finetuning changed nothing"}])
     cells = verdict_cells(read_run(folder), "virtue")
     assert "undefined: finetuning changed nothing" in cells
+
+
+def test_every_kind_of_arm_of_a_study_is_named_in_plain_words() -> None:
+    from persona_probe.report.palette import KINDS
+    from persona_probe.study.ablations import ABLATED
+    from persona_probe.study.arms import FINETUNED
+    from persona_probe.study.effect_rows import PART, REMOVED, WHOLE
+    from persona_probe.study.trial import ON_BAND
+
+    kinds = {*WHOLE, *PART, *REMOVED, *ON_BAND, *FINETUNED.values(), *ABLATED.values()}
+    assert len(kinds) > 20
+    for kind in (*kinds, "helpful_only", "steered"):
+        assert "_" not in KINDS[kind].words
+        assert KINDS[kind].what, kind
