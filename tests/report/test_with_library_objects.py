@@ -64,7 +64,7 @@ def test_a_comparison_is_drawn_with_intervals_null_and_bounds(
 
     found = compare(
         world["before"], world["seed0"], directions,
-        placebo=world["placebo"], second_seed=world["seed1"], draws=40, resamples=200,
+        placebo=world["placebo"], second_seed=world["seed1"], draws=40,
     )  # fmt: skip
     figure = shift_cosine(found.to_json()["rows"])
     traces = {trace.name: trace for trace in figure.data}
@@ -84,7 +84,7 @@ def test_pairs_of_finetunes_make_a_map(world: dict[str, "ActivationSet"], direct
 
     found = compare_finetunes(
         world["before"], {name: world[name] for name in ("seed0", "seed1", "placebo")},
-        placebo="placebo", second_seed="seed1", draws=20, resamples=200,
+        placebo="placebo", second_seed="seed1", draws=20,
     )  # fmt: skip
     figure = cosine_map(found.to_json()["pairs"])
     names = list(figure.layout.yaxis.ticktext)
@@ -109,7 +109,7 @@ def test_a_validation_makes_a_layer_profile(
 
     found = find_directions(halves[0], MeanDifference(), "hero", "neutral")
     table = validate(
-        found, halves[1], found_on=halves[0], finder=MeanDifference(), resamples=100,
+        found, halves[1], found_on=halves[0], finder=MeanDifference(),
         permutations=19,
     )  # fmt: skip
     rows = [row | {"persona": "hero"} for row in table.to_json()["rows"]]

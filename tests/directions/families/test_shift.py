@@ -234,7 +234,8 @@ def test_whitening_is_scikit_learns_shrunk_covariance() -> None:
 
 
 def test_sets_that_do_not_belong_together_are_refused_in_one_sentence() -> None:
-    from persona_probe.directions.families.shift import Shift, require_found_in
+    from persona_probe.directions.classes import require_found_in
+    from persona_probe.directions.families.shift import Shift
 
     rng = np.random.default_rng(12)
     values = rng.normal(size=(8, 2, 4))
