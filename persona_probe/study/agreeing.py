@@ -12,10 +12,10 @@ from persona_probe.study.replies import from_rows
 
 def agree_stage(lab: Lab) -> None:
     """Kappa of the plan's two judges, over all greedy replies and arm by arm."""
-    if lab.study.second_judge is None:
+    judge = lab.second_judge
+    if judge is None:
         write_json(lab.folder / "agreement.json", {"overall": None, "arms": [], "judges": 1})
         return
-    judge = lab.judge_called(lab.study.second_judge)
     prompts = {prompt.id: prompt for prompt in lab.pack.suite.prompts}
     rows = [r for r in read_jsonl(lab.folder / "replies.jsonl") if r["temperature"] == 0]
     first = from_rows(rows, prompts)

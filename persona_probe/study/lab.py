@@ -74,9 +74,15 @@ class Lab:
     @cached_property
     def judge(self) -> Judge:
         """Who reads the replies."""
-        return self.judge_called(self.study.judge)
+        return self._judge(self.study.judge)
 
-    def judge_called(self, name: str) -> Judge:
+    @cached_property
+    def second_judge(self) -> Judge | None:
+        """Who reads them again, if anybody does."""
+        name = self.study.second_judge
+        return None if name is None else self._judge(name)
+
+    def _judge(self, name: str) -> Judge:
         """A judge by the name that a plan gives it; its model is this one where it is the same."""
         return judge_named(name, Bench(self.pack, self._load_judge))
 

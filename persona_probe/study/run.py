@@ -91,6 +91,7 @@ def run_study(
     with alone(folder):
         remove_leftovers(folder)
         lab = Lab(study, folder, device, dtype)
+        _ = lab.judge, lab.second_judge  # one that cannot be had is refused before hours of work
         _freeze(lab)
         _require_unmoved(lab)
         _require_inputs(chosen, folder, only)

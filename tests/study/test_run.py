@@ -166,6 +166,19 @@ def test_a_run_killed_in_every_stage_continues_to_the_same_numbers(
             assert (folder / relative).read_bytes() == path.read_bytes(), relative
 
 
+@pytest.mark.parametrize("which", ["judge", "second_judge"])
+def test_a_judge_that_cannot_be_had_is_refused_before_any_work(
+    which: str, tiny_llama_folder: Path, small_pack: Path, tmp_path: Path
+) -> None:
+    from persona_probe.errors import RequestError
+    from persona_probe.study.run import run_study
+
+    study = small_study(tiny_llama_folder, small_pack, **{which: "chat"})
+    with pytest.raises(RequestError, match="chat=MODEL"):
+        run_study(study, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run" / "study.json").exists()
+
+
 def test_a_folder_that_is_at_work_is_left_alone(
     finished_run: Path, tiny_llama_folder: Path, small_pack: Path
 ) -> None:
