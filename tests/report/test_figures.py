@@ -511,7 +511,7 @@ def test_a_category_in_which_finetuning_did_nothing_says_so(rows: Callable[[str]
     figure = FIGURES["category_reproduced"](given)
     said = {a.text: a.y for a in figure.layout.annotations}
     axis = dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True))
-    assert said == {"undefined: finetuning’s effect may be 0": axis["Manipulation"]}
+    assert said == {"no clear finetuning effect": axis["Manipulation"]}
     drawn = next(trace for trace in figure.data if trace.name == "of finetuning")
     assert len(drawn.x) == 9, "every other category has a point"
     assert axis["Manipulation"] not in drawn.y

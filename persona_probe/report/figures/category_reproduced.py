@@ -18,7 +18,7 @@ SYMBOLS = ("diamond", "diamond-open")  # the scope of the ladder, then the other
 DODGE = 0.18
 BANDS = ("random", "covariance")
 ROW, HEAD = 31, 118  # pixels
-SHORT = 34  # characters of a reason; the rest is in the table
+SHORT = 30  # characters of a reason; the rest is in the table
 
 
 def category_reproduced(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.Figure":
@@ -56,7 +56,7 @@ def category_reproduced(rows: Rows, colours: Mapping[str, str] | None = None) ->
         colour = colours[str(mine[0]["persona"])] if mine[0].get("persona") else GREY
         figure.add_trace(_markers(mine, scope, places, shift, colour, SYMBOLS[index]))
     _undefined(figure, [row for row in own if row.get("scope") == scopes[0]], places)
-    figure.update_xaxes(title="effect reproduced: 0 helpful-only, 1 finetuned")
+    figure.update_xaxes(title="effect reproduced (ER)")
     return figure
 
 
@@ -88,14 +88,13 @@ def _undefined(figure: "go.Figure", rows: Rows, places: dict[str, float]) -> Non
         value = estimate(row.get("reproduced"))
         if not value.defined:
             figure.add_annotation(
-                x=0, y=places[row["category"]], xanchor="left", xshift=5, showarrow=False,
-                font={"size": 11, "color": GREY},
-                text=f"undefined: {_short(value.reason or 'not measured')}",
+                x=1, xref="paper", y=places[row["category"]], xanchor="right", showarrow=False,
+                font={"size": 11, "color": GREY}, text=_short(value.reason or "not measured"),
             )  # fmt: skip
 
 
 def _short(reason: str) -> str:
     """A reason that a phone shows whole; numbers are in the table."""
     if "does not exclude 0" in reason:
-        reason = "finetuning’s effect may be 0"
+        reason = "no clear finetuning effect"
     return escape(reason if len(reason) <= SHORT else f"{reason[: SHORT - 1]}…", quote=False)
