@@ -55,7 +55,7 @@ def _reproduced(run: Run, persona: str) -> list[Child]:
     if largest := _largest_random(run, persona):
         row, n = largest
         told += [
-            f"; the best of {n} random directions of that length brings ",
+            f"; the best of {n} random directions, as long or diverging as much, brings ",
             linked(plain(estimate(row.get("value")).value), row),
         ]
     guards = [mapping(arm.get("guards")) | {"arm": arm} for arm in run.arms_of("steered", persona)]
