@@ -127,10 +127,12 @@ def _identification(run: Run) -> Markup | None:
     lines: list[list[Child]] = []
     for row in found:
         sign = {True: "✓ ", False: "✕ "}.get(row["correct"], "") if "correct" in row else ""
+        persona = row.get("persona")  # controls belong to nobody
         lines.append(
             [
                 [
-                    f"{title_of(row.get('persona', '–'))}: {kind_of(row.get('arm_kind')).words}",
+                    f"{title_of(persona)}: " if persona else "",
+                    kind_of(row.get("arm_kind")).words,
                     element("small", f" {row.get('arm')}"),
                 ],
                 sign + title_of(row.get("best", "–")),
