@@ -188,7 +188,7 @@ def test_a_missing_span_says_which_there_are(tokenizer: Any) -> None:
     from persona_probe.errors import RequestError
 
     spans = {"claim": {"message": 0, "start": 0, "end": 2}}
-    with pytest.raises(RequestError, match="'span:clam'; its metadata names the spans claim"):
+    with pytest.raises(RequestError, match="'span:clam'; its metadata names claim"):
         rows(tokenizer, said("Hi", metadata={"spans": spans}), "span:clam")
 
 

@@ -72,7 +72,9 @@ def test_claims_about_the_character_name_the_dimensions_that_do_not_hold_togethe
     assert inconsistent(found) == ("CHARACTER",)
     assert [row["consistent"] for row in consistency_rows(found)] == [True, False, None]
     high = Estimate(0.8, 0.7, 0.9, 40, 40)
-    evidence = Evidence(identified=True, margin=high, effect_wrong=high)
+    evidence = Evidence(
+        identified=True, margin=high, effect_wrong=high, finetuned_margin=high, refusal_only=high
+    )
     rungs = [
         judge("virtue", replace(evidence, inconsistent=names), Thresholds()).rungs[5]
         for names in ((), ("CHARACTER",))
