@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import environments, machine, pages, prompts, table
+from benchmarks import environments, machine, pages, prompts, request, table
 from benchmarks.job import AT_ONCE, QUIET, Job, ask
 from benchmarks.methods import ABOUT, OURS
 from benchmarks.reference import write_reference
@@ -62,7 +62,7 @@ def main(
     """Measure time, memory and exactness of every method, and write the table."""
     names = only.split(",")
     os.environ |= QUIET
-    _require(device, shape, [name for name in names if name not in ABOUT])
+    request.require(device, AMOUNTS, shape, names, ABOUT)
     n_peers = peers or AMOUNTS[device].peers
     job, read = _prepared(device, dtype, shape, conversations, repetitions)
     measured = {}
@@ -115,24 +115,6 @@ def _prepared(
         n_sites=sizes.n_layers,
     )
     return job, everything[:conversations]
-
-
-def _require(device: str, shape: str, unknown: Sequence[str]) -> None:
-    """Refuse, in one sentence, what cannot be measured."""
-    import torch
-
-    trouble = None
-    if device not in AMOUNTS:
-        trouble = f"unknown device {device!r}; choose cpu or cuda"
-    elif shape not in SHAPES:
-        trouble = f"unknown shape {shape!r}; choose one of {', '.join(SHAPES)}"
-    elif unknown:
-        trouble = f"unknown method {unknown[0]!r}; choose from {', '.join(ABOUT)}"
-    elif device == "cuda" and not torch.cuda.is_available():
-        trouble = "this machine has no CUDA device; leave --device out to measure on a CPU"
-    if trouble:
-        typer.echo(f"error: {trouble}", err=True)
-        raise typer.Exit(2)
 
 
 def _prompts(folder: Path, n: int) -> list[prompts.Prompt]:

@@ -19,7 +19,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks import environments, machine, pages, prompts, steering_table
+from benchmarks import environments, machine, pages, prompts, request, steering_table
 from benchmarks.job import QUIET, ask
 from benchmarks.shapes import SHAPES, Shape, model_folder
 from benchmarks.steerers import ABOUT, OURS
@@ -49,7 +49,7 @@ def main(
     """Measure time and exactness of every method, and write the table."""
     names = only.split(",")
     os.environ |= QUIET
-    _require(device, shape, [name for name in names if name not in ABOUT])
+    request.require(device, BATCHES, shape, names, ABOUT)
     job, lengths = prepared(device, dtype, shape, n_prompts, n_new, repetitions, CACHE)
     measured: dict[str, Any] = {}
     for name in (name for name in ABOUT if name in names):
@@ -155,22 +155,6 @@ def _measure(job: SteeringJob) -> dict[str, Any]:
         python = found
     measured = ask("benchmarks.steering_timing", job, python, _threads(job.device))
     return {"error": f"failed: {measured['error']}"} if "error" in measured else measured
-
-
-def _require(device: str, shape: str, unknown: list[str]) -> None:
-    """Refuse, in one sentence, what cannot be measured."""
-    trouble = None
-    if device not in BATCHES:
-        trouble = f"unknown device {device!r}; choose cpu or cuda"
-    elif shape not in SHAPES:
-        trouble = f"unknown shape {shape!r}; choose one of {', '.join(SHAPES)}"
-    elif unknown:
-        trouble = f"unknown method {unknown[0]!r}; choose from {', '.join(ABOUT)}"
-    elif device == "cuda" and not torch.cuda.is_available():
-        trouble = "this machine has no CUDA device; leave --device out to measure on a CPU"
-    if trouble:
-        typer.echo(f"error: {trouble}", err=True)
-        raise typer.Exit(2)
 
 
 def _threads(device: str) -> int | None:

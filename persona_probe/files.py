@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +140,18 @@ def read_json(path: Path) -> Any:
         return json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         raise RequestError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read one TOML file.
+
+    Raises:
+        RequestError: the file is missing or is not TOML; the message names the place.
+    """
+    try:
+        return tomllib.loads(_read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"{path}: not TOML ({error})") from None
 
 
 def read_jsonl(path: Path) -> list[Any]:

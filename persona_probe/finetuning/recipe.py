@@ -1,12 +1,12 @@
 """How a finetune is trained: what decides the result, and what decides only how it gets there."""
 
 import json
-import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from persona_probe.errors import RequestError
+from persona_probe.files import read_toml
 
 ALL_LINEAR = "all-linear"
 RECIPE_FILE = "finetuning.toml"
@@ -122,7 +122,7 @@ def sample_method_for(model_folder: Path | None) -> str | None:
     path = None if model_folder is None else model_folder / RECIPE_FILE
     if path is None or not path.is_file():
         return None
-    method = _table(path).get("samples", {}).get("method")
+    method = read_toml(path).get("samples", {}).get("method")
     return None if method is None else str(method)
 
 
@@ -142,17 +142,8 @@ def recipe_toml(recipe: LoraRecipe, method: str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RequestError(f"no such file: {path}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RequestError(f"{path}: not TOML ({error})") from None
-
-
 def _read(path: Path) -> dict[str, Any]:
-    table = _table(path)
+    table = read_toml(path)
     table.pop("samples", None)
     kinds = {f.name: type(getattr(DEFAULT, f.name)) for f in fields(LoraRecipe)}
     kinds["layers"] = tuple

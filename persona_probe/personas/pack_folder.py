@@ -1,12 +1,11 @@
 """From a folder of text to a `Pack`; see `personas.pack` for what lies in it."""
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from persona_probe.errors import RequestError
-from persona_probe.files import read_jsonl
+from persona_probe.files import read_jsonl, read_toml
 from persona_probe.personas.chapters import category_rows, dimension_rows
 from persona_probe.personas.diagnostic import SCALE, Diagnostic, Item, Scale
 from persona_probe.personas.judge_rules import read_judge_rules
@@ -25,8 +24,8 @@ def read_pack(folder: Path) -> Pack:
         RequestError: a file is missing or malformed, or the signatures are not the frozen ones.
     """
     path = folder / "pack.toml"
-    about = _read_toml(path)
-    characters = [about, *(_read_toml(file) for file in _chapters(folder / "personas"))]
+    about = read_toml(path)
+    characters = [about, *(read_toml(file) for file in _chapters(folder / "personas"))]
     personas = tuple(_persona(row, path) for row in _characters(characters, "persona"))
     foils = tuple(_persona(row, path) for row in _characters(characters, "foil"))
     try:
@@ -34,7 +33,7 @@ def read_pack(folder: Path) -> Pack:
         room, dimensions = about["max_new_tokens"], tuple(about["dimensions"])
     except KeyError as error:
         raise RequestError(f"{path}: the key {error} is missing") from None
-    chapters = [_read_toml(file) for file in _chapters(folder / "safety")]
+    chapters = [read_toml(file) for file in _chapters(folder / "safety")]
     categories = about.get("category", chapters)
     if not categories:
         raise RequestError(f"{path}: the key 'category' is missing")
@@ -52,7 +51,7 @@ def read_pack(folder: Path) -> Pack:
         suite=SafetySuite(pack_name, tuple(_rows(_safety(folder), safety_prompt))),
         diagnostic=_diagnostic(folder, dimensions, about.get("scale")),
         questions=tuple(questions),
-        judge_rules=read_judge_rules(_read_toml(judge), judge),
+        judge_rules=read_judge_rules(read_toml(judge), judge),
         split_diagnostic=about.get("split_diagnostic", True),
     )
 
@@ -74,7 +73,7 @@ def _safety(folder: Path) -> Iterator[tuple[str, Table]]:
         yield from _lines(folder / "safety.jsonl")
         return
     for path in _chapters(folder / "safety"):
-        for row in category_rows(_read_toml(path), path):
+        for row in category_rows(read_toml(path), path):
             yield f"{path}, {row['family']}", row
 
 
@@ -91,7 +90,7 @@ def _items(folder: Path, rating: Scale | None) -> Iterator[tuple[str, Table]]:
         yield from _lines(folder / "diagnostic.jsonl")
         return
     for path in _chapters(folder / "diagnostic"):
-        for row in dimension_rows(_read_toml(path), path, rating.options if rating else ()):
+        for row in dimension_rows(read_toml(path), path, rating.options if rating else ()):
             yield f"{path}, {row['id']}", row
 
 
@@ -155,15 +154,6 @@ def _require_frozen(personas: tuple[Persona, ...], frozen: str | None, path: Pat
 
 def _chapters(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.toml"))
-
-
-def _read_toml(path: Path) -> Table:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RequestError(f"no such file: {path}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RequestError(f"{path}: not TOML ({error})") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Table]]:
