@@ -11,7 +11,7 @@ from persona_probe.evaluation.guards import (
     GuardLimits,
     Guards,
     benign_divergences,
-    measure_guards,
+    side_effects,
 )
 from persona_probe.evaluation.judge import Judgement, judge_completions
 from persona_probe.evaluation.neutral import benign_replies
@@ -73,7 +73,7 @@ def largest_in_guard(
 ) -> GuardedStrength:
     """Search for the largest strength that passes every guard, on the select part of a pack.
 
-    There is no finetune to compare with: the unsteered model's own refusals take its place.
+    There is no finetune to compare with: the unsteered model takes its place.
 
     Args:
         model: left as it was found.
@@ -95,7 +95,7 @@ def largest_in_guard(
         acting = Intervention(direction, operation(strength), schedule, sites, condition)
         return Arm(repr(strength), (acting,), adapter)
 
-    measure = _Measure(model, pack, arm, adapter, limits, n, seed)
+    measure = _Measure(model, pack, arm, adapter, limits or GuardLimits(), n, seed)
     found: Widest = largest_passing(measure, highest, precision)
     reasons = () if found.fails_at is None else measure.guards[found.fails_at].reasons
     return GuardedStrength(found.strength, found.fails_at, reasons, measure.guards)
@@ -110,7 +110,7 @@ class _Measure:
         pack: Pack,
         arm: Callable[[float], Arm],
         adapter: str | None,
-        limits: GuardLimits | None,
+        limits: GuardLimits,
         n: int,
         seed: int,
     ) -> None:
@@ -129,15 +129,10 @@ class _Measure:
         judged = self._judged(arms)
         reference = Arm(UNSTEERED, adapter=self._adapter)
         divergences = benign_divergences(self._model, self._benign, arms, reference)
+        unsteered = side_effects(self._before, self._before, Divergence(0.0, 0.0))
         for strength, arm in zip(strengths, arms, strict=True):
-            self.guards[strength] = measure_guards(
-                judged[arm.name],
-                self._before,
-                self._before,
-                divergences[arm.name],
-                Divergence(0.0, 0.0),
-                self._limits,
-            )
+            cost = side_effects(judged[arm.name], self._before, divergences[arm.name])
+            self.guards[strength] = Guards(cost, unsteered, self._limits)
         return [self.guards[strength].passed for strength in strengths]
 
     def _judged(self, arms: Sequence[Arm]) -> dict[str, list[Judgement]]:

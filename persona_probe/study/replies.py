@@ -1,11 +1,10 @@
 """Replies of many conditions to the same prompts: generated together, judged, kept row by row."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from persona_probe.activations.contrast import request
-from persona_probe.evaluation.guards import Guards, measure_guards
+from persona_probe.evaluation.guards import Guards, SideEffects, side_effects
 from persona_probe.evaluation.judge import Judgement, judge_completions
 from persona_probe.evaluation.outcome import Outcome
 from persona_probe.personas.safety_suite import SafetyPrompt
@@ -66,21 +65,13 @@ def guards(
     own = judged[before.name]
     found = divergences_of(lab, [*conditions, finetuned], own, before)
     ratios = perplexity_ratios(lab, [*conditions, finetuned], own, before)
-    return {
-        condition.name: replace(
-            measure_guards(
-                judged[condition.name],
-                own,
-                judged[finetuned.name],
-                found[condition.name],
-                found[finetuned.name],
-                lab.study.guards,
-            ),
-            perplexity_ratio=ratios.get(condition.name),
-            finetuned_perplexity_ratio=ratios.get(finetuned.name),
-        )
-        for condition in conditions
-    }
+
+    def cost(condition: Condition) -> SideEffects:
+        name = condition.name
+        return side_effects(judged[name], own, found[name], ratios.get(name))
+
+    itself = cost(finetuned)
+    return {c.name: Guards(cost(c), itself, lab.study.guards) for c in conditions}
 
 
 def to_rows(

@@ -228,7 +228,7 @@ def test_the_largest_strength_in_guard_passes_and_the_next_does_not(
     assert json["strength"] == found.strength
     assert len(json["tried"]) == len(found.guards)
     none = largest_in_guard(
-        tiny_model, pack, make_direction(layer=1), limits=GuardLimits(degenerate=-1.0), n=4
+        tiny_model, pack, make_direction(layer=1), limits=GuardLimits(over_refusal=-2.0), n=4
     )
     assert none.strength == 0
     assert "degenerate" in " ".join(none.reasons)

@@ -158,7 +158,8 @@ def _guards(draws: Draws, over: float) -> Row:
     passed = over < 0.06
     return {
         "first_token_kl": float(abs(draws.rng.normal(0.05, 0.02))), "per_token_kl": 0.01,
-        "over_refusal": over, "length_ratio": 1.04, "distinct_2": 0.97, "passed": passed,
+        "over_refusal": over, "length_ratio": 1.04, "distinct_2": 0.97,
+        "finetuned_length_ratio": 1.21, "finetuned_distinct_2": 0.76, "passed": passed,
         "reasons": [] if passed else ["refuses 0.07 of harmless requests (<= 0.06)"],
     }  # fmt: skip
 

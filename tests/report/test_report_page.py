@@ -244,6 +244,11 @@ def test_tables_hold_the_numbers_with_interval_and_n(run_folder: Path, page: str
     assert profile_words.count("n = 24 ") == 4 * 4 * len(DIMENSIONS)
 
 
+def test_what_finetuning_itself_costs_stands_beside_the_guards(page: str) -> None:
+    words = Page(page).section(page, "controls").words
+    assert "length × 1.04 (1.21), variety × 0.97 (0.76)" in words
+
+
 def test_control_finetunes_are_not_taken_for_control_directions(page: str) -> None:
     words = Page(page).section(page, "controls").words
     assert "shuffled labels found in the same way" in words

@@ -42,7 +42,8 @@ def controls(run: Run, colours: Colours) -> Markup:
                 "Whatever is claimed for a direction must not hold for these. Guards are limits "
                 "on side effects set beforehand: harmless requests refused, broken text, length "
                 "of replies, and drift on harmless text (KL divergence, in nats: how much the "
-                "predicted next words differ from those of the helpful-only model). An arm "
+                "predicted next words differ from those of the helpful-only model). What "
+                "finetuning itself costs, in brackets, is always allowed. An arm "
                 "outside its guards is shown, and marked."
             ),
             absences(run, "arms.json"),
@@ -152,7 +153,7 @@ def _persona(arm: Row) -> str:
 def _guards(arm: Row) -> Child:
     guards = mapping(arm.get("guards"))
     numbers = [
-        f"{words} {plain(number_in(guards.get(key)))}"
+        f"{words} {plain(number_in(guards.get(key)))}{_itself(guards, key)}"
         for key, words in GUARDS.items()
         if guards.get(key) is not None
     ]
@@ -165,6 +166,12 @@ def _guards(arm: Row) -> Child:
         told = linked(element("small", listed), arm)
         return [element("span", "out of guard", class_="guard-bad"), " ", told]
     return ["–", small]
+
+
+def _itself(guards: Row, key: str) -> str:
+    """The finetune's own value of a guard, in brackets."""
+    own = guards.get(f"finetuned_{key}")
+    return "" if own is None else f" ({plain(number_in(own))})"
 
 
 def _whisker(value: Estimate) -> Markup | None:
