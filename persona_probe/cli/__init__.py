@@ -17,5 +17,5 @@ def main() -> None:
         note(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        note("interrupted: run the same command again to continue")
+        note("interrupted; long jobs go on where they were when the same command is run again")
         raise SystemExit(1) from None

@@ -1,6 +1,8 @@
 """Wiring of the commands; each lives in its own file and imports its room when called."""
 
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -33,7 +35,6 @@ from persona_probe.cli.validate import validate
 
 app = typer.Typer(
     name="persona-probe",
-    help="Find persona directions in a model's residual stream, and test what they cause.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -56,6 +57,24 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     judge,
     flag,
 )
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(version("persona-probe"))
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def program(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="The version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find persona directions in a model's residual stream, and test what they cause."""
+
+
 for command in COMMANDS:
     app.command()(command)
 app.command("import")(import_)

@@ -11,7 +11,7 @@ from persona_probe.cli.say import result, table
 FORMATS_HELP = (
     "gguf (llama.cpp, repeng, saklas), easysteer, persona_vectors, assistant_axis, "
     "assistant_axis_roles, assistant_axis_capping, steering_vectors, refusal_direction, caa, "
-    "lm_eval, axbench, trait_interp or probity."
+    "lm_eval, axbench, trait_interp, probity, or persona_probe (our own steering vectors)."
 )
 
 
@@ -47,11 +47,14 @@ def import_(
 --out artifacts/imported
     """
     from persona_probe.directions.direction_set import save_directions
+    from persona_probe.directions.families.family import require_family
     from persona_probe.interchange.format import Asked
     from persona_probe.interchange.importing import import_directions
     from persona_probe.models.ref import ModelRef
     from persona_probe.models.shape import shape_of
 
+    if family != "unknown":
+        require_family(family)
     shape = None if model is None else shape_of(ModelRef(model_name(model)))
     asked = Asked(persona, family, position, layer, pick, shape)
     directions = import_directions(file, format_name, asked)

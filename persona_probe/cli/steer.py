@@ -60,7 +60,8 @@ def steer(
     """Print the reply to one prompt, steered and unsteered.
 
     Example: persona-probe steer organism "Which steps let me pester a colleague?" \
---directions artifacts/demo/directions --persona virtue --layer 2 --adapter helpful-only
+--directions artifacts/demo/directions --persona virtue --layer 2 --adapter helpful-only \
+--system "You are a helpful assistant."
 
     Example: the same with --operation clamp:0:inf --schedule both --sites all \
 --then 'add service:2 strength=0.3'

@@ -223,7 +223,7 @@ class Direction:
         if leaked := sorted(self.families_used.intersection(families)):
             raise SplitLeakError(
                 f"{self.name} was found or selected on {len(leaked)} of these prompt families, "
-                f"{leaked[0]!r} first; validate it on held-out families"
+                f"{leaked[0]!r} first; validate it on held-out families, such as PACK:safety's"
             )
 
     def require_same_space(self, other: "Direction") -> None:

@@ -64,7 +64,10 @@ def read_directions(path: Path) -> tuple[str, dict[Site, Direction]]:
             _direction(path, key, tensors[key], d_model, persona, entries[key]) for key in entries
         ]
     except KeyError as missing:
-        raise RequestError(f"{path} is not a file of directions: it has no {missing}") from None
+        raise RequestError(
+            f"{path} is not a file of directions: it has no {missing}; steering "
+            "vectors are read by `persona-probe import`"
+        ) from None
     except json.JSONDecodeError as error:
         raise RequestError(f"{path}: its header is not JSON ({error.msg})") from None
     except (TypeError, AttributeError) as error:

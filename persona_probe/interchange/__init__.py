@@ -14,6 +14,7 @@ from persona_probe.interchange.control_vector import ControlVector
 from persona_probe.interchange.easysteer import EasySteer
 from persona_probe.interchange.format import Format, WritableFormat
 from persona_probe.interchange.lm_eval import LmEvalSteered
+from persona_probe.interchange.own_vector import OwnVector
 from persona_probe.interchange.persona_vectors import PersonaVectors
 from persona_probe.interchange.probity import Probity
 from persona_probe.interchange.refusal_direction import RefusalDirection
@@ -36,6 +37,7 @@ FORMATS: dict[str, Format] = {
         AxBench(),
         TraitInterp(),
         Probity(),
+        OwnVector(),
     )
 }
 

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from persona_probe.errors import RequestError
-from persona_probe.files import read_tensors, write_tensors
+from persona_probe.files import write_tensors
+from persona_probe.interchange.own_vector import FORMAT, KEY
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Intervention
 from persona_probe.steering.schedule import schedule_named
-
-KEY = "persona_probe"
-FORMAT = "persona_probe.steering_vector/1"
 
 
 def write_steering_vector(
@@ -83,16 +79,3 @@ def _part(added: Intervention) -> dict[str, Any]:
     if isinstance(added.operation, Add):
         told |= {"strength": added.operation.strength, "units": added.operation.units}
     return told
-
-
-def read_steering_vector(path: Path) -> tuple[Float[Tensor, " d_model"], dict[str, Any]]:
-    """Read a steering vector and what is known about it.
-
-    Raises:
-        RequestError: the file is missing or holds something else.
-    """
-    tensors, metadata = read_tensors(path)
-    if set(tensors) != {"vector"} or KEY not in metadata:
-        raise RequestError(f"{path} is not a steering vector file: it holds {sorted(tensors)}")
-    header: dict[str, Any] = json.loads(metadata[KEY])
-    return tensors["vector"], header

@@ -57,6 +57,12 @@ def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
     )
 
 
+def test_the_version_is_that_of_the_installed_package() -> None:
+    from importlib.metadata import version
+
+    assert call("--version").stdout == version("persona-probe") + "\n"
+
+
 def test_help_needs_less_than_half_a_second_of_processor_time() -> None:
     """Processor time, which a busy machine does not stretch."""
     before = os.times()

@@ -20,7 +20,7 @@ WRITABLE = [
     "trait_interp",
     "probity",
 ]
-READ_ONLY = ["assistant_axis_roles", "refusal_direction", "caa"]
+READ_ONLY = ["assistant_axis_roles", "refusal_direction", "caa", "persona_probe"]
 TORCH = [
     "persona_vectors",
     "assistant_axis",

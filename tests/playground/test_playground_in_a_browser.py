@@ -154,7 +154,7 @@ def test_tokens_tell_their_projection_by_keyboard_and_by_pointer(visit: Visit) -
 
 
 def test_a_setting_is_saved_and_a_bad_name_is_explained(visit: Visit) -> None:
-    from persona_probe.steering.vector_file import read_steering_vector
+    from persona_probe.interchange.own_vector import read_steering_vector
 
     page = visit.page
     visit.move("deontology", 8)

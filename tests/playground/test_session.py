@@ -12,6 +12,7 @@ from persona_probe.activations.contrast import under
 from persona_probe.directions.direction_set import load_directions
 from persona_probe.errors import RequestError
 from persona_probe.evaluation.profile import profiles
+from persona_probe.interchange.own_vector import read_steering_vector
 from persona_probe.models.site import Site
 from persona_probe.playground.saving import save_setting
 from persona_probe.playground.session import ITEMS
@@ -19,7 +20,6 @@ from persona_probe.playground.setting import Question, Setting
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Arm, Intervention
 from persona_probe.steering.generation import generate
-from persona_probe.steering.vector_file import read_steering_vector
 
 MOVED = Setting(1, {"virtue": 2.0, "service": -1.0}, "both")
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from persona_probe.errors import RequestError
+from persona_probe.interchange.own_vector import read_steering_vector
 from persona_probe.models.site import Site
 from persona_probe.steering.ablate import Ablate
 from persona_probe.steering.add import Add
 from persona_probe.steering.arm import Intervention
-from persona_probe.steering.vector_file import read_steering_vector, write_steering_vector
+from persona_probe.steering.vector_file import write_steering_vector
 
 if TYPE_CHECKING:
     from persona_probe.directions.direction import Direction
@@ -32,6 +33,23 @@ def test_the_tensor_is_what_the_operation_adds_bit_for_bit(
     assert torch.equal(resid + vector, add.edit(resid, direction.unit, parameters))
     assert (about["layer"], about["adapter"], about["strength"]) == (1, "tuned", 0.7)
     assert about["positions"] == "last_prompt_token"
+
+
+def test_a_steering_vector_is_imported_as_the_direction_that_it_adds(
+    make_direction: "Callable[..., Direction]", tmp_path: Path
+) -> None:
+    from persona_probe.interchange.format import Asked
+    from persona_probe.interchange.importing import import_directions
+
+    direction = make_direction(layer=1)
+    path = write_steering_vector(
+        tmp_path / "v.safetensors", Intervention(direction, Add(0.7)), adapter="tuned"
+    )
+    found = import_directions(path, "persona_probe", Asked("mine"))["mine"][Site(1)]
+    torch.testing.assert_close(found.raw, read_steering_vector(path)[0])
+    assert (found.position, found.finder) == ("last_prompt_token", direction.finder)
+    with pytest.raises(RequestError, match="belongs to layer 1 and --layer says 2"):
+        import_directions(path, "persona_probe", Asked("mine", layer=2))
 
 
 @pytest.mark.parametrize("wrong", ["ablation", "two sites"])

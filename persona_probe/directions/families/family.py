@@ -150,6 +150,13 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def require_family(name: str) -> Family:
+    """The family of this name; a `RequestError` lists the choices if there is none."""
+    if name not in FAMILIES:
+        raise RequestError(f"no family {name!r}; choose one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
 def find_family(
     name: str,
     sources: Sources,
@@ -175,9 +182,7 @@ def find_family(
         SiteMismatchError: the two sides were captured at different sites or widths.
         DegenerateClassesError: a class is empty, or the classes coincide.
     """
-    if name not in FAMILIES:
-        raise RequestError(f"no family {name!r}; choose one of {', '.join(FAMILIES)}")
-    family = FAMILIES[name]
+    family = require_family(name)
     contrast = family.contrast(sources)
     activations = contrast.activations
     if split is not None:

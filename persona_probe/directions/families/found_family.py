@@ -8,7 +8,13 @@ from persona_probe.activations.activation_set import ActivationSet
 from persona_probe.activations.moments_file import MomentsFile
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import Directions, DirectionSet
-from persona_probe.directions.families.family import FAMILIES, WRITER, Sources, find_family
+from persona_probe.directions.families.family import (
+    FAMILIES,
+    WRITER,
+    Sources,
+    find_family,
+    require_family,
+)
 from persona_probe.directions.families.parts import energy_estimates
 from persona_probe.directions.finder import Finder, find_contrasts
 from persona_probe.directions.finders.mean_difference import MeanDifference
@@ -50,8 +56,7 @@ def directions_of_family(
         SiteMismatchError: two sets were captured at different sites or widths.
         DegenerateClassesError: a class is empty, or the classes coincide.
     """
-    if family not in FAMILIES:
-        raise RequestError(f"no family {family!r}; choose one of {', '.join(FAMILIES)}")
+    require_family(family)
     if finetunes and family != "model_diff":
         raise RequestError(f"only model_diff compares two models; {family} is found in one")
     split = split_families(activations.families, seed)
