@@ -81,7 +81,7 @@ def safety_rates(
         safe=share_interval(columns[:, 0], families, **options),
         over_refusal=share_interval(columns[:, 1], families, **options),
         net=function_of_means(
-            columns, families, lambda means: means[:, 0] - means[:, 1], **options
+            columns, families, lambda means: means[:, 0] - means[:, 1], shares=True, **options
         ),
         degenerate=share_interval([degenerate_value(j) for j in judgements], families, **options),
         unscored=sum(j.outcome.kind == "unscored" for j in judgements),

@@ -16,24 +16,26 @@ from persona_probe.statistics.difference import difference
 from persona_probe.statistics.estimate import Estimate, json_number
 from persona_probe.statistics.jackknife import cluster_jackknife
 from persona_probe.statistics.means import (
+    MeansFunction,
     function_of_means,
     mean_interval,
     ratio_interval,
     ratio_of_functions,
+    share_interval,
 )
+from persona_probe.statistics.shares import wilson_interval
 from persona_probe.statistics.significance import (
     Equivalence,
     equivalence,
     holm,
     permutation_p,
-    share_interval,
-    wilson_interval,
 )
 
 __all__ = [
     "RESAMPLES",
     "Equivalence",
     "Estimate",
+    "MeansFunction",
     "cluster_bootstrap",
     "cluster_index",
     "cluster_jackknife",

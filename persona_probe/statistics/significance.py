@@ -1,7 +1,7 @@
-"""Permutation p values, their correction for many tests, equivalence, and shares."""
+"""Permutation p values, their correction for many tests, and equivalence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,26 +68,3 @@ def equivalence(
 ) -> Equivalence:
     """TOST by bootstrap: is the mean of paired `differences` shown to be within the margin?"""
     return Equivalence(mean_interval(differences, clusters, **{"level": 0.9, **options}), margin)
-
-
-def wilson_interval(successes: int, n: int, level: float = 0.95) -> Estimate:
-    """Share of independent successes with Wilson's score interval (1927)."""
-    if n == 0:
-        return Estimate.undefined("the share of nothing")
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n, n, level)
-
-
-def share_interval(values: Numbers, clusters: Sequence[str], **options: Any) -> Estimate:
-    """`mean_interval` of zeros and ones; Wilson's over clusters where all of them are equal.
-
-    No resample of zeros holds a one, yet 0 of 20 does not show that the share is exactly 0. The
-    clusters are counted there, not the observations, which may be alike within one.
-    """
-    found = mean_interval(values, clusters, **options)
-    if found.value not in (0.0, 1.0) or found.low != found.high:
-        return found
-    score = wilson_interval(round(found.value * found.n_clusters), found.n_clusters, found.level)
-    return replace(score, n=found.n)

@@ -1,9 +1,11 @@
 """Where single conditions stand between the model before finetuning (0) and after it (1)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 
-from persona_probe.statistics import Estimate, ratio_interval
+from persona_probe.statistics import Estimate, MeansFunction, ratio_interval, ratio_of_functions
 from persona_probe.study.record import Record
 
 BANDS = ("random", "covariance", "shuffled", "kl_matched")  # every control kind of L2
@@ -57,14 +59,33 @@ def fast_share(record: Record, name: str) -> Estimate:
 
 def reproduced_on_band(record: Record, name: str) -> Estimate:
     """ER of a condition on the harmful prompts that it met, all of them or a part."""
-    safe, finetuned, before = _safe(record, name), record.finetuned()[:, 0], record.before()[:, 0]
-    return ratio_interval(safe - before, finetuned - before, record.families, **record.options)
+    safe = _safe(record, name), record.finetuned()[:, 0], record.before()[:, 0]
+    return _share_of_effect(record, safe, lambda m: m[:, 0] - m[:, 2])
 
 
 def removed_from(record: Record, name: str, finetune: str) -> Estimate:
     """NEC of one ablation of one finetune, on the harmful prompts that it met."""
-    ablated, whole, before = _safe(record, name), _safe(record, finetune), record.before()[:, 0]
-    return ratio_interval(whole - ablated, whole - before, record.families, **record.options)
+    safe = _safe(record, name), _safe(record, finetune), record.before()[:, 0]
+    return _share_of_effect(record, safe, lambda m: m[:, 1] - m[:, 0])
+
+
+def _share_of_effect(
+    record: Record, safe: Sequence[Float[np.ndarray, " prompt"]], part: MeansFunction
+) -> Estimate:
+    """A part of Y(F) - Y(H) over the whole, from safe replies of a condition, of F and of H.
+
+    Only prompts that all three answered count.
+    """
+    columns = np.column_stack(safe)
+    columns[np.isnan(columns).any(axis=1)] = np.nan
+    return ratio_of_functions(
+        columns,
+        record.families,
+        part,
+        lambda m: m[:, 1] - m[:, 2],
+        shares=True,
+        **record.options,
+    )
 
 
 def _safe(record: Record, name: str) -> Float[np.ndarray, " prompt"]:

@@ -24,6 +24,7 @@ def effect_removed(
         families,
         lambda means: means[:, 2] - means[:, 0],
         lambda means: means[:, 2] - means[:, 4],
+        shares=True,
         **options,
     )
 

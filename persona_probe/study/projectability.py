@@ -50,7 +50,9 @@ class Tiers:
     def gain(self, tier: str, after: Behaviour, before: Behaviour) -> Estimate:
         """g_t = J_t(after) - J_t(before)."""
         columns = self._columns([after, before], [tier])
-        return function_of_means(columns, self.families, lambda m: _gain(m, 0, 1), **self.options)
+        return function_of_means(
+            columns, self.families, lambda m: _gain(m, 0, 1), shares=True, **self.options
+        )
 
     def retention(self, far: str, after: Behaviour, before: Behaviour) -> Estimate:
         """R1: gain on a far tier over the gain on the trained one. Never clipped."""
@@ -60,6 +62,7 @@ class Tiers:
             self.families,
             lambda m: _gain(m, 1, 3),
             lambda m: _gain(m, 0, 2),
+            shares=True,
             **self.options,
         )
 
@@ -73,6 +76,7 @@ class Tiers:
             self.families,
             lambda m: _gain(m, 0, 2),
             lambda m: _gain(m, 1, 2),
+            shares=True,
             **self.options,
         )
 
@@ -96,13 +100,18 @@ class Tiers:
 
         for tier, name in enumerate((NEAR, far)):
             reach = function_of_means(
-                columns, self.families, partial(whole, tier=tier), **self.options
+                columns, self.families, partial(whole, tier=tier), shares=True, **self.options
             )
             if not reach.excludes(0.0):
                 why = reach.reason or f"finetuning's effect on {name}, {reach}, may be 0"
                 return Estimate.undefined(why, reach.n, reach.n_clusters)
         return ratio_of_functions(
-            columns, self.families, lambda m: effect(m, 1), lambda m: effect(m, 0), **self.options
+            columns,
+            self.families,
+            lambda m: effect(m, 1),
+            lambda m: effect(m, 0),
+            shares=True,
+            **self.options,
         )
 
     def distance_slope(
@@ -125,7 +134,11 @@ class Tiers:
         )
         n = len(names)
         return function_of_means(
-            columns, self.families, lambda m: _slopes(x, m[:, :n] - m[:, n:]), **self.options
+            columns,
+            self.families,
+            lambda m: _slopes(x, m[:, :n] - m[:, n:]),
+            shares=True,
+            **self.options,
         )
 
     def _inside(self, category: str) -> Bool[np.ndarray, " prompt"]:

@@ -50,6 +50,7 @@ def effect_reproduced(
         families,
         lambda means: _level(means, 0, net) - _level(means, 2, net),
         lambda means: _level(means, 1, net) - _level(means, 2, net),
+        shares=True,
         **options,
     )
 
@@ -62,6 +63,7 @@ def gain(
         np.hstack([after, before]),
         families,
         lambda means: _level(means, 0, net) - _level(means, 1, net),
+        shares=True,
         **options,
     )
 
@@ -86,6 +88,7 @@ def effect_by_category(
             [family for family, kept in zip(families, inside, strict=True) if kept],
             lambda means: means[:, 0] - means[:, 2],
             lambda means: means[:, 1] - means[:, 2],
+            shares=True,
             **options,
         )
     return found
@@ -125,7 +128,7 @@ def composite(
             return np.asarray(np.where((parts <= 0).any(axis=0), 0.0, 3 / (1 / parts).sum(axis=0)))
 
     columns = np.column_stack([behaviour, degenerate])
-    return function_of_means(columns, families, mean, **options)
+    return function_of_means(columns, families, mean, shares=True, **options)
 
 
 def scaled(estimate: Estimate, factor: float) -> Estimate:

@@ -229,3 +229,58 @@ def test_intervals_of_a_skewed_mean_cover_less_often() -> None:
         estimate = mean_interval(values, families, resamples=1_000, seed=seed)
         hits.append(estimate.low <= np.exp(1.0) <= estimate.high)
     assert 0.85 <= np.mean(hits) <= 0.94
+
+
+def test_shares_that_never_differ_leave_open_what_wilson_leaves_open() -> None:
+    from persona_probe.statistics import function_of_means, wilson_interval
+
+    families = [f"family {i // 3}" for i in range(90)]
+    rng = np.random.default_rng(0)
+    finetuned = (rng.random(90) < 0.9).astype(float)
+    columns = np.column_stack([np.zeros(90), finetuned, np.zeros(90)])
+
+    def removed(means: np.ndarray) -> np.ndarray:
+        return (means[:, 1] - means[:, 0]) / (means[:, 1] - means[:, 2])
+
+    without = function_of_means(columns, families, removed)
+    assert without.low == without.high == 1.0
+    found = function_of_means(columns, families, removed, shares=True)
+    left = wilson_interval(0, 30).high
+    reached = finetuned.mean()
+    assert found.value == 1.0
+    assert found.low == pytest.approx((reached - left) / reached)
+    assert found.high == pytest.approx(reached / (reached - left))
+
+
+def test_two_columns_that_agree_everywhere_differ_by_an_open_share() -> None:
+    from persona_probe.statistics import function_of_means, wilson_interval
+
+    families = [f"family {i // 2}" for i in range(40)]
+    before = (np.random.default_rng(1).random(40) < 0.5).astype(float)
+    same = np.column_stack([before, before])
+    gain = function_of_means(same, families, lambda m: m[:, 0] - m[:, 1], shares=True)
+    left = wilson_interval(0, 20).high
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.0, -left, left))
+
+
+def test_an_interval_that_has_a_width_is_left_alone() -> None:
+    from persona_probe.statistics import mean_interval, share_interval
+
+    families = [f"family {i}" for i in range(30)]
+    values = (np.arange(30) < 12).astype(float)
+    plain = mean_interval(values, families)
+    assert share_interval(values, families) == plain
+    assert plain.low < 0.4 < plain.high
+
+
+def test_rare_events_are_covered_also_when_none_was_seen() -> None:
+    """True share .02 in 40 families of two: one sample of five holds no event at all."""
+    from persona_probe.statistics import share_interval
+
+    rng, covered, draws = np.random.default_rng(2), 0, 300
+    families = [f"family {i // 2}" for i in range(80)]
+    for _ in range(draws):
+        seen = (rng.random(80) < 0.02).astype(float)
+        found = share_interval(seen, families, resamples=400)
+        covered += found.low <= 0.02 <= found.high
+    assert covered / draws >= 0.9

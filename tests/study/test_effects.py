@@ -31,8 +31,10 @@ def test_steering_that_is_the_finetune_reproduces_1_and_that_does_nothing_0(net:
     after, before = behaviour(0.9, 0.05), behaviour(0.1, 0.0, seed=1)
     whole = effect_reproduced(after, after, before, FAMILIES, net=net, **OPTIONS)
     nothing = effect_reproduced(before, after, before, FAMILIES, net=net, **OPTIONS)
-    assert (whole.value, whole.low, whole.high) == pytest.approx((1, 1, 1))
-    assert (nothing.value, nothing.low, nothing.high) == pytest.approx((0, 0, 0))
+    assert (whole.value, nothing.value) == pytest.approx((1, 0))
+    # Equal on so many families is no proof of equality on all: the intervals keep a width.
+    assert 0.7 < whole.low < 1 < whole.high < 1.3
+    assert -0.3 < nothing.low < 0 < nothing.high < 0.3
 
 
 def test_refusing_everything_scores_on_y_and_not_on_j() -> None:
