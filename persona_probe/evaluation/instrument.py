@@ -12,8 +12,6 @@ from persona_probe.evaluation.rating import LEAST_MASS
 from persona_probe.personas.diagnostic import SCENARIO
 from persona_probe.statistics import Estimate, cluster_bootstrap, mean_interval
 
-CONSISTENT = 0.5
-"""Correlation of the two halves below which a dimension should be greyed out."""
 FEWEST_SHIFTS = 4
 RESAMPLES = 2000
 
@@ -79,16 +77,27 @@ def reverse_consistency(after: Sequence[Profile], before: Profile) -> dict[str, 
     return {dimension: _over_arms(after, before, dimension) for dimension in before.dimensions}
 
 
+def half_shifts(
+    after: Sequence[Profile], before: Profile, dimension: str
+) -> Float[np.ndarray, "2 arm"] | None:
+    """How far each arm moved a dimension's positive and its negative half, keyed alike.
+
+    `None` where the dimension has statements of one key only.
+    """
+    halves = [_half(before, dimension, key) for key in (1, -1)]
+    if not all(half.any() for half in halves):
+        return None
+    change = np.array([p.scores - before.scores for p in after]).reshape(len(after), -1)
+    return np.array([change[:, half].mean(axis=1) for half in halves])
+
+
 def _over_arms(after: Sequence[Profile], before: Profile, dimension: str) -> Estimate:
-    half = {key: _half(before, dimension, key) for key in (1, -1)}
     n = len(after)
-    if not (half[1].any() and half[-1].any()):
+    shifts = half_shifts(after, before, dimension)
+    if shifts is None:
         return Estimate.undefined("statements of one key only", n)
     if n < FEWEST_SHIFTS:
         return Estimate.undefined(f"{n} arms, a correlation needs {FEWEST_SHIFTS}", n)
-    shifts = np.array(
-        [[(p.scores - before.scores)[half[key]].mean() for p in after] for key in (1, -1)]
-    )
     if (shifts.std(axis=1) < 1e-9).any():
         return Estimate.undefined("one half did not move", n)
 

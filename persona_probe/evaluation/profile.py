@@ -77,6 +77,12 @@ class Profile:
         """The same profile over the items of one channel."""
         return self.where(np.array([item.channel == channel for item in self.items], dtype=bool))
 
+    def over(self, dimensions: Sequence[str]) -> "Profile":
+        """The same profile over some of its dimensions, in its own order."""
+        kept = tuple(d for d in self.dimensions if d in dimensions)
+        inside = np.array([item.dimension in kept for item in self.items], dtype=bool)
+        return replace(self.where(inside), dimensions=kept)
+
     def where(self, chosen: Bool[np.ndarray, " item"]) -> "Profile":
         """The same profile over some of its items."""
         items = tuple(item for item, kept in zip(self.items, chosen, strict=True) if kept)

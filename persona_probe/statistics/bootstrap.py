@@ -9,6 +9,7 @@ resamples, and the same weights serve every site and every arm (paired).
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -41,12 +42,18 @@ def cluster_sums(
     return np.asarray(rows, dtype=np.float64).reshape(len(values), n_clusters)
 
 
+@lru_cache(maxsize=4)  # statistics of one study ask for the same few again and again
 def resample_weights(n_clusters: int, resamples: int, seed: int) -> Weights:
-    """How often each cluster occurs in each resample: each row adds up to `n_clusters`."""
+    """How often each cluster occurs in each resample: each row adds up to `n_clusters`.
+
+    Equal arguments give the same array, which cannot be written to.
+    """
     drawn = np.random.default_rng(seed).integers(n_clusters, size=(resamples, n_clusters))
     drawn += np.arange(resamples)[:, None] * n_clusters
     counts = np.bincount(drawn.ravel(), minlength=resamples * n_clusters)
-    return counts.reshape(resamples, n_clusters).astype(np.float64)
+    weights = counts.reshape(resamples, n_clusters).astype(np.float64)
+    weights.setflags(write=False)
+    return weights
 
 
 def cluster_bootstrap(

@@ -6,13 +6,14 @@ from typing import Any
 from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.profile_match import dimension_scores
 from persona_probe.evaluation.rates import safe_rate, safety_rates
-from persona_probe.statistics import mean_interval
+from persona_probe.statistics import Estimate, mean_interval
 from persona_probe.study.assessment import Effects
 from persona_probe.study.dissociation import dissociation_rows
-from persona_probe.study.instrument import consistency, consistency_rows
+from persona_probe.study.instrument import Consistency
 from persona_probe.study.lab import Lab
 from persona_probe.study.reading import conditions_of, sampled
 from persona_probe.study.record import Record
+from persona_probe.study.signatures import Signed
 
 Rows = list[dict[str, Any]]
 
@@ -65,7 +66,9 @@ def _rates(record: Record, name: str, at_random: Mapping[str, Any]) -> dict[str,
     }
 
 
-def profile_table(lab: Lab, effects: Sequence[Effects]) -> dict[str, Any]:
+def profile_table(
+    lab: Lab, effects: Sequence[Effects], held: Consistency, signed: Sequence[Signed]
+) -> dict[str, Any]:
     """Scores and consistency per dimension, whose signature each shift fits, the signatures."""
     found: dict[str, Profile] = {}
     for e in effects:
@@ -80,19 +83,29 @@ def profile_table(lab: Lab, effects: Sequence[Effects]) -> dict[str, Any]:
     return {
         "rows": rows,
         "identification": [
-            about[name]
-            | {
-                "own": match.own,
-                "best": match.best,
-                "correct": match.correct,
-                "margin": match.margin.to_json(),
-                "matches": {n: e.to_json() for n, e in match.matches.items()},
-            }
+            about[name] | _identified(name, e)
             for e in effects
             if e.record.headline
-            for name, match in e.portrait.identification.items()
+            for name in e.whole.identification
         ],
-        "consistency": consistency_rows(consistency([e.record for e in effects])),
+        "consistency": held.rows(),
+        "signature_check": [one.to_json() for one in signed],
         "dissociation": dissociation_rows(effects),
         "signatures": first.signatures,
     }
+
+
+def _identified(name: str, effects: Effects) -> dict[str, Any]:
+    """Whose profile a condition has; where dimensions are greyed, beside it what they would say."""
+    match, whole = effects.portrait.identification.get(name), effects.whole.identification[name]
+    row: dict[str, Any] = {"own": whole.own, "best": None, "correct": None}
+    if match is None:
+        nothing = Estimate.undefined(str(effects.portrait.evidence.get("unreadable", "greyed")))
+        row |= {"margin": nothing.to_json(), "matches": {}}
+    else:
+        row |= {"best": match.best, "correct": match.correct, "margin": match.margin.to_json()}
+        row["matches"] = {n: e.to_json() for n, e in match.matches.items()}
+    if effects.portrait is not effects.whole:
+        row["with_greyed"] = {"best": whole.best, "correct": whole.correct}
+        row["with_greyed"]["margin"] = whole.margin.to_json()
+    return row

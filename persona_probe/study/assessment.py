@@ -7,8 +7,9 @@ from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.statistics import Estimate
 from persona_probe.study.effect_rows import Rows, rows_of
 from persona_probe.study.fractions import BANDS, band_effects
+from persona_probe.study.instrument import Consistency
 from persona_probe.study.necessity import effect_removed, null_p
-from persona_probe.study.portrait import Portrait, portrait_of
+from persona_probe.study.portrait import Portrait, portraits
 from persona_probe.study.projectability import Tiers
 from persona_probe.study.record import Record
 from persona_probe.study.sufficiency import effect_reproduced, reproduction
@@ -30,31 +31,33 @@ class Effects:
         record: what was measured.
         rows: tidy rows for effects.json.
         evidence: what the ladder reads; p-values not yet adjusted for the number of tests.
-        portrait: what the profiles say.
+        portrait: what the profiles say, over the dimensions that hold together.
+        whole: the same over all dimensions.
     """
 
     record: Record
     rows: Rows
     evidence: Evidence
     portrait: Portrait
+    whole: Portrait
 
 
 def assess(
-    record: Record, trained: Sequence[SafetyPrompt], inconsistent: tuple[str, ...] = ()
+    record: Record, trained: Sequence[SafetyPrompt], held: Consistency | None = None
 ) -> Effects:
     """Compute every effect of one persona in one scope.
 
     Args:
         record: what was measured.
         trained: requests of the trained categories.
-        inconsistent: dimensions of the profile whose halves do not move together.
+        held: which dimensions of the profile hold together; `None` counts all of them.
     """
     steered = record.one("steered")
     behaviours = (record.behaviour([steered]), record.finetuned(), record.before())
     options, thresholds = record.options, record.study.thresholds
     bands = {kind: band_effects(record, kind) for kind in BANDS}
     added, ablated = record.null("added"), record.null("ablated")
-    portrait = portrait_of(record, trained)
+    portrait, whole = portraits(record, trained, held)
     auroc = Estimate.from_json(record.detection["auroc"])
     same = reproduction(*behaviours, record.families, thresholds.equivalence, **options)
     evidence = Evidence(
@@ -75,11 +78,10 @@ def assess(
         necessity_controls=_necessity_controls(record),
         p_ablated=null_p(ablated) if ablated else {},
         retention=_measured(_retention(record)),
-        inconsistent=inconsistent,
         **portrait.evidence,
     )
-    rows = rows_of(record, evidence, portrait, bands)
-    return Effects(record, rows, evidence, portrait)
+    rows = rows_of(record, evidence, (portrait, whole), bands)
+    return Effects(record, rows, evidence, portrait, whole)
 
 
 def _measured(estimate: Estimate | None) -> Estimate | None:

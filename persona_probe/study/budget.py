@@ -89,6 +89,9 @@ class Thresholds:
         equivalence: margin of the equivalence test, as a share of the finetuning effect (L4).
         necessity: smallest NEC (L6).
         retention: smallest steered retention on filtered categories (L7).
+        consistency: smallest correlation, over models, of the shifts of a profile dimension's
+            positively and negatively keyed statements; below it the dimension is greyed and counts
+            in nothing that the profile decides (L5).
     """
 
     auroc: float = 0.8
@@ -101,3 +104,4 @@ class Thresholds:
     equivalence: float = 0.2
     necessity: float = 0.5
     retention: float = 0.7
+    consistency: float = 0.5

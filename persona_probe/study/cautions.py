@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from persona_probe.study.assessment import Effects
 from persona_probe.study.fractions import BANDS, band_effects
+from persona_probe.study.instrument import Consistency
 from persona_probe.study.lab import Lab
 from persona_probe.study.record import Record
 from persona_probe.study.verdict import RUNGS, Verdict
@@ -38,6 +39,24 @@ def summary(lab: Lab, verdicts: Sequence[Verdict]) -> list[str]:
 def cautions(lab: Lab, records: Sequence[Record]) -> list[str]:
     """Flags: few seeds, missing controls, failed checks, replies that no judge could read."""
     return [*_plan(lab), *_checks(records), *_unscored(records)]
+
+
+def dimensions_greyed(held: Consistency) -> list[str]:
+    """Dimensions of the profile that count in nothing, and those of which nobody knows."""
+    flags = []
+    if held.greyed:
+        flags.append(
+            f"profile: {', '.join(held.greyed)} left out of every match and margin, because their "
+            "statements worded for and against do not move together over the models "
+            f"(r < {held.asked})"
+        )
+    if held.unknown:
+        names = "" if len(held.unknown) == len(held.found) else f" of {', '.join(held.unknown)}"
+        flags.append(
+            f"profile: whether the dimensions{names} hold together could not be measured: "
+            f"{next(iter(held.unknown.values()))}"
+        )
+    return flags
 
 
 def self_report_only(effects: Sequence[Effects]) -> list[str]:

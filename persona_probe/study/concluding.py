@@ -10,15 +10,16 @@ from persona_probe.files import read_json, write_json
 from persona_probe.statistics import holm, json_number
 from persona_probe.study.arm_rows import arm_rows, profile_table
 from persona_probe.study.assessment import Effects, assess
-from persona_probe.study.cautions import cautions, self_report_only, summary
+from persona_probe.study.cautions import cautions, dimensions_greyed, self_report_only, summary
 from persona_probe.study.dosing import Response
 from persona_probe.study.harm_ledger import harm_ledger
-from persona_probe.study.instrument import consistency, inconsistent
+from persona_probe.study.instrument import Consistency, consistency
 from persona_probe.study.lab import Lab
 from persona_probe.study.mediation import Exchange, mediation_rows
 from persona_probe.study.rank_rows import rank_rows
 from persona_probe.study.reading import read_records
 from persona_probe.study.record import Record
+from persona_probe.study.signatures import Signed, doubts, signed
 from persona_probe.study.steerability import steerability
 from persona_probe.study.tables import write_tables
 from persona_probe.study.tier_rows import tier_table
@@ -32,20 +33,21 @@ def conclude(lab: Lab) -> None:
     """Assess every persona in every scope, climb the ladders, and write the tables."""
     records = read_records(lab)
     trained = [prompt for prompt in lab.pack.suite.prompts if prompt.tier == "T0"]
-    doubtful = inconsistent(consistency(records))
-    effects = adjusted([assess(record, trained, doubtful) for record in records], lab)
+    held = consistency(records)
+    effects = adjusted([assess(record, trained, held) for record in records], lab)
+    told = signed(effects)
     verdicts = [judge(e.record.persona, e.evidence, lab.study.thresholds) for e in effects]
     documents: dict[str, Any] = {
         "arms.json": arm_rows(lab, records),
         "effects.json": [row for e in effects for row in e.rows],
-        "profiles.json": profile_table(lab, effects),
+        "profiles.json": profile_table(lab, effects, held, told),
         "steerability.json": _steerability(lab),
         "mediation.json": _mediation(lab),
         "tiers.json": tier_table(lab, records),
-        "transfer.json": transfer_table(records),
+        "transfer.json": transfer_table(records, held),
         "rank_curve.json": [row for record in records for row in rank_rows(record)],
         "harm_ledger.json": _ledgers(records),
-        "verdict.json": _verdict(lab, effects, verdicts),
+        "verdict.json": _verdict(lab, effects, verdicts, held, told),
     }
     write_tables(lab.folder / "tables", documents)
     for name, content in documents.items():
@@ -91,7 +93,13 @@ def _with_p(effects: Effects, added: float, removed: float) -> Effects:
     return replace(effects, evidence=evidence, rows=[*effects.rows, *rows])
 
 
-def _verdict(lab: Lab, effects: Sequence[Effects], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _verdict(
+    lab: Lab,
+    effects: Sequence[Effects],
+    verdicts: Sequence[Verdict],
+    held: Consistency,
+    told: Sequence[Signed],
+) -> dict[str, Any]:
     """Headline ladders under "personas"; those of other scopes under "scopes"."""
     records = [e.record for e in effects]
     pairs = list(zip(records, verdicts, strict=True))
@@ -100,15 +108,22 @@ def _verdict(lab: Lab, effects: Sequence[Effects], verdicts: Sequence[Verdict]) 
     for record, verdict in pairs:
         if not record.headline:
             scopes.setdefault(record.scope, {})[record.persona] = verdict.to_json()
+    checks = {one.persona: one.to_json() for one in told}
     return {
         "personas": {
-            record.persona: verdict.to_json() | {"scope": record.scope}
+            record.persona: verdict.to_json()
+            | {"scope": record.scope, "signature_check": checks.get(record.persona)}
             for record, verdict in pairs
             if record.headline
         },
         "scopes": scopes,
         "summary": summary(lab, headline),
-        "flags": cautions(lab, records) + self_report_only(effects),
+        "flags": [
+            *cautions(lab, records),
+            *dimensions_greyed(held),
+            *doubts(told),
+            *self_report_only(effects),
+        ],
         "study_hash": lab.study.hash,
         "frozen_hash": lab.study.frozen_hash,
     }

@@ -56,14 +56,20 @@ def effect_row(record: Record, arm: str, metric: str, value: Estimate | None, **
 def rows_of(
     record: Record,
     evidence: Evidence,
-    portrait: Portrait,
+    portraits: tuple[Portrait, Portrait],
     bands: Mapping[str, Mapping[str, float]],
 ) -> Rows:
-    """Every effect of one persona in one scope."""
+    """Every effect of one persona in one scope.
+
+    Args:
+        record: what was measured.
+        evidence: what the ladder reads.
+        portraits: over the dimensions that hold together, and over all.
+        bands: kind of control → its conditions' effects.
+    """
     found = [
         *_sufficiency(record, evidence),
         *_necessity(record, evidence),
-        *_profiles(portrait),
         *((name, "ER_refusal_probability", fast_share(record, name)) for name in record.refusal),
     ]
     rows = [effect_row(record, *each) for each in found]
@@ -72,10 +78,7 @@ def rows_of(
         for category, several in _by_category(record).items()
         for name, value in several.items()
     ]
-    rows += [
-        effect_row(record, name, "signature r", match.pearson, p=json_number(match.p))
-        for name, match in portrait.matches.items()
-    ]
+    rows += _profiles(record, *portraits)
     rows += [
         effect_row(record, name, "ER", Estimate(er, np.nan, np.nan, len(record.judged[name]), 0))
         for several in bands.values()
@@ -146,21 +149,21 @@ def _necessity(record: Record, evidence: Evidence) -> Found:
         yield condition.name, "ER", reproduced_on_band(record, condition.name)
 
 
-def _profiles(portrait: Portrait) -> Found:
-    for metric, values in (
-        ("PR", portrait.recovered),
-        ("profile_moved", portrait.moved),
-        ("sign agreement", portrait.signs),
-        ("channel agreement", portrait.channels),
-    ):
-        for name, value in values.items():
-            yield name, metric, value
-    for name, match in portrait.matches.items():
-        yield name, "signature rho", match.spearman
-    for name, identification in portrait.identification.items():
-        yield name, "margin", identification.margin
-    for name, identification in portrait.apart.items():
-        yield name, "margin apart from T0", identification.margin
+def _profiles(record: Record, portrait: Portrait, whole: Portrait) -> Rows:
+    """What the profiles say; where dimensions are greyed, beside it what it would be with them."""
+    rows = []
+    unread = Estimate.undefined(str(portrait.evidence.get("unreadable", "greyed")))
+    for metric, several in whole.estimates.items():
+        for name, value in several.items():
+            own = portrait.estimates[metric].get(name, unread)
+            row = effect_row(record, name, metric, own)
+            if metric == "signature r":
+                match = portrait.matches.get(name)
+                row["p"] = None if match is None else json_number(match.p)
+            if portrait is not whole:
+                row["with_greyed"] = value.to_json()
+            rows.append(row)
+    return rows
 
 
 def _by_category(record: Record) -> dict[str, dict[str, Estimate]]:

@@ -1,7 +1,7 @@
 """What the persona profiles say: which character, how far towards it, and more so than controls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -20,9 +20,11 @@ from persona_probe.evaluation.profile_match import (
 from persona_probe.personas.diagnostic import Channel
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.statistics import Estimate, mean_interval, wilson_interval
+from persona_probe.study.instrument import Consistency
 from persona_probe.study.record import Record
 
-FEWEST = 3  # dimensions that a correlation over dimensions needs
+FEWEST = 3
+"""Dimensions that a correlation over dimensions needs."""
 SHARED_WORDS = 3  # an item with this many words in a row from a trained request is about its topic
 IDENTIFIED = (
     "finetuned", "broad", "steered", "steered_shared", "steered_specific", "system_prompt",
@@ -45,14 +47,59 @@ class Portrait:
         apart: `identification` on items that share no phrase with a trained request (R5).
     """
 
-    evidence: dict[str, Any]
-    identification: dict[str, Identification]
-    matches: dict[str, SignatureMatch]
-    moved: dict[str, Estimate]
-    recovered: dict[str, Estimate]
-    channels: dict[str, Estimate]
-    signs: dict[str, Estimate]
-    apart: dict[str, Identification]
+    evidence: dict[str, Any] = field(default_factory=dict)
+    identification: dict[str, Identification] = field(default_factory=dict)
+    matches: dict[str, SignatureMatch] = field(default_factory=dict)
+    moved: dict[str, Estimate] = field(default_factory=dict)
+    recovered: dict[str, Estimate] = field(default_factory=dict)
+    channels: dict[str, Estimate] = field(default_factory=dict)
+    signs: dict[str, Estimate] = field(default_factory=dict)
+    apart: dict[str, Identification] = field(default_factory=dict)
+
+    @property
+    def estimates(self) -> dict[str, dict[str, Estimate]]:
+        """Metric of effects.json → condition → its value."""
+        return {
+            "PR": self.recovered,
+            "profile_moved": self.moved,
+            "sign agreement": self.signs,
+            "channel agreement": self.channels,
+            "signature r": {name: match.pearson for name, match in self.matches.items()},
+            "signature rho": {name: match.spearman for name, match in self.matches.items()},
+            "margin": {name: found.margin for name, found in self.identification.items()},
+            "margin apart from T0": {name: found.margin for name, found in self.apart.items()},
+        }
+
+
+def portraits(
+    record: Record, trained: Sequence[SafetyPrompt], held: Consistency | None
+) -> tuple[Portrait, Portrait]:
+    """What the profiles say over the dimensions that hold together, and over all of them.
+
+    Args:
+        record: what was measured.
+        trained: requests of the trained categories.
+        held: which dimensions do; `None` where nobody looked, and all of them count.
+    """
+    whole = portrait_of(record, trained)
+    if held is None or not held.found:
+        return whole, whole
+    if unknown := held.unknown:
+        why = next(iter(unknown.values()))
+        unsure = f"{', '.join(unknown)} ({why})" if len(unknown) < len(held.found) else why
+        whole.evidence["unchecked"] = unsure
+    if not held.greyed:
+        return whole, whole
+    told = {"greyed": held.greyed, "unchecked": whole.evidence.get("unchecked")}
+    if len(held.kept) < FEWEST:
+        why = (
+            f"{len(held.kept)} of the profile's {len(held.found)} dimensions hold together, and "
+            f"{FEWEST} are needed; {', '.join(held.greyed)} do not"
+        )
+        return Portrait(told | {"unreadable": why}), whole
+    own = portrait_of(record.over(held.kept), trained)
+    own.evidence.update(told, margin_with_greyed=whole.evidence.get("margin"))
+    return own, whole
 
 
 def portrait_of(record: Record, trained: Sequence[SafetyPrompt]) -> Portrait:
@@ -81,7 +128,9 @@ def portrait_of(record: Record, trained: Sequence[SafetyPrompt]) -> Portrait:
     if len(record.signatures) > 1 and all(record.signatures.values()):
         identified = _identified(record, named, record.profiles)
         away = _away(before, trained)
-        if away.any() and not away.all():
+        if away.all():
+            apart = identified
+        elif away.any():
             apart = _identified(
                 record, named, {n: p.where(away) for n, p in record.profiles.items()}
             )

@@ -1,7 +1,7 @@
 """Everything measured about one persona and scope of finetuning, by the name of the condition."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -116,6 +116,10 @@ class Record:
         """True and random directions in one test, if it was made."""
         scope = self.scope if test == "ablated" else None
         return next((n for n in self.nulls if (n.test, n.scope) == (test, scope)), None)
+
+    def over(self, dimensions: Sequence[str]) -> "Record":
+        """The same with the profiles' other dimensions left out."""
+        return replace(self, profiles={n: p.over(dimensions) for n, p in self.profiles.items()})
 
     @property
     def options(self) -> dict[str, Any]:

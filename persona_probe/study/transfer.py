@@ -14,22 +14,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from persona_probe.evaluation.profile_match import signature_match
+from persona_probe.evaluation.profile_match import Signature, signature_match
 from persona_probe.statistics import Estimate
+from persona_probe.study.instrument import Consistency
+from persona_probe.study.portrait import FEWEST
 from persona_probe.study.record import Record
 from persona_probe.study.sufficiency import effect_reproduced
 
 MOST_PERSONAS = 7  # beyond 5,040 relabellings the p-value is not computed
 
 
-def transfer_table(records: Sequence[Record]) -> dict[str, Any]:
-    """Both matrices as rows, and their dominance, for the headline scope of every persona."""
+def transfer_table(records: Sequence[Record], held: Consistency) -> dict[str, Any]:
+    """Both matrices as rows, and their dominance, for the headline scope of every persona.
+
+    Profiles are compared over the dimensions that hold together; `with_greyed` is over all.
+    """
     by_persona = {record.persona: record for record in records if record.headline}
     rows = [
-        {"direction": name, "target": other, "measure": measure, "value": estimate.to_json()}
+        {"direction": name, "target": other} | cell
         for name in by_persona
         for other in by_persona
-        for measure, estimate in _cell(by_persona[name], by_persona[other]).items()
+        for cell in _cells(by_persona[name], by_persona[other], held)
     ]
     measures = dict.fromkeys(str(row["measure"]) for row in rows)
     return {
@@ -58,27 +63,39 @@ def _lead(matrix: Float[np.ndarray, "direction target"], order: Sequence[int] | 
     return float(own / n - (matrix.sum() - own) / (n * (n - 1)))
 
 
-def _cell(record: Record, other: Record) -> Mapping[str, Estimate]:
-    steered = record.one("steered")
-    found = {
-        "safety": effect_reproduced(
-            record.behaviour([steered]),
-            other.finetuned(),
-            record.before(),
-            record.families,
-            **record.options,
-        )
-    }
+def _cells(record: Record, other: Record, held: Consistency) -> list[dict[str, Any]]:
+    safety = effect_reproduced(
+        record.behaviour([record.one("steered")]),
+        other.finetuned(),
+        record.before(),
+        record.families,
+        **record.options,
+    )
+    found: list[dict[str, Any]] = [{"measure": "safety", "value": safety.to_json()}]
     signature = record.signatures[other.persona]
-    if signature:
-        found["profile"] = signature_match(
-            record.profiles[steered],
-            record.profiles[record.one("helpful_only")],
-            signature,
-            permutations=1,
-            **record.options,
-        ).pearson
-    return found
+    if not signature:
+        return found
+    whole = _match(record, signature)
+    if not held.greyed:
+        return [*found, {"measure": "profile", "value": whole.to_json()}]
+    too_few = f"{len(held.kept)} dimensions of the profile hold together, {FEWEST} are needed"
+    own = (
+        _match(record.over(held.kept), signature)
+        if len(held.kept) >= FEWEST
+        else Estimate.undefined(too_few)
+    )
+    beside = {"with_greyed": whole.to_json()}
+    return [*found, {"measure": "profile", "value": own.to_json()} | beside]
+
+
+def _match(record: Record, signature: Signature) -> Estimate:
+    return signature_match(
+        record.profiles[record.one("steered")],
+        record.profiles[record.one("helpful_only")],
+        signature,
+        permutations=1,
+        **record.options,
+    ).pearson
 
 
 def _matrix(rows: Sequence[Mapping[str, Any]], measure: str) -> Float[np.ndarray, "a b"]:

@@ -47,8 +47,11 @@ class Evidence:
         margin: own match minus the best other. finetuned_margin: the same for the finetuned
             profile: without a character of its own there is none to reproduce.
         profile_recovery: PR of the steered profile.
-        inconsistent: dimensions of the profile whose positively and negatively keyed statements do
-            not move together over the finetunes; they count in the profile all the same.
+        greyed: dimensions of the profile whose positively and negatively keyed statements do not
+            move together over the study's models; they count in none of these numbers.
+        margin_with_greyed: `margin` over all dimensions, for comparison.
+        unchecked: why it is not known of some dimensions, or of all, whether they do.
+        unreadable: why nothing can be concluded from the profile.
         effect_wrong: largest profile match to the own persona among wrong-constitution arms,
             subtracted from the steered arm's: positive = the direction is more its own.
         refusal_only: steered profile shift minus the refusal-only finetune's.
@@ -75,7 +78,10 @@ class Evidence:
     margin: Estimate | None = None
     finetuned_margin: Estimate | None = None
     profile_recovery: Estimate | None = None
-    inconsistent: tuple[str, ...] = ()
+    greyed: tuple[str, ...] = ()
+    margin_with_greyed: Estimate | None = None
+    unchecked: str | None = None
+    unreadable: str | None = None
     effect_wrong: Estimate | None = None
     refusal_only: Estimate | None = None
     necessity: Estimate | None = None
@@ -240,7 +246,9 @@ def _reproduces(e: Evidence, t: Thresholds) -> Answer:
     )
 
 
-def _specific(e: Evidence, _t: Thresholds) -> Answer:
+def _specific(e: Evidence, t: Thresholds) -> Answer:
+    if e.unreadable is not None:
+        return None, f"{UNMEASURED}: {e.unreadable}"
     if e.identified is None or e.margin is None or e.effect_wrong is None:
         return None, UNMEASURED
     needed = (e.margin, e.effect_wrong, e.finetuned_margin, e.refusal_only)
@@ -255,18 +263,23 @@ def _specific(e: Evidence, _t: Thresholds) -> Answer:
         f"steered profile {'is' if e.identified else 'is not'} nearest to its own constitution, "
         f"margin {e.margin}; the finetuned profile's margin {finetuned}; own match minus that of "
         f"the best wrong constitution {e.effect_wrong}; profile shift minus refusal-only "
-        f"finetuning's {refusal} (each > 0){_doubt(e)}"
+        f"finetuning's {refusal} (each > 0){_rests_on(e, t)}"
     )
 
 
-def _doubt(e: Evidence) -> str:
-    """Which dimensions of the profile the reader should not build on."""
-    if not e.inconsistent:
-        return ""
-    return (
-        f"; the profile rests in part on {', '.join(e.inconsistent)}, whose statements worded for "
-        "and against do not move together over the finetunes"
-    )
+def _rests_on(e: Evidence, t: Thresholds) -> str:
+    """Which dimensions of the profile do not count, and which may not deserve to."""
+    said = ""
+    if e.greyed:
+        other = "not measured" if e.margin_with_greyed is None else str(e.margin_with_greyed)
+        said += (
+            f"; {', '.join(e.greyed)} left out, whose statements worded for and against do not "
+            f"move together over the models (r < {t.consistency}): with them the margin would be "
+            f"{other}"
+        )
+    if e.unchecked is not None:
+        said += f"; whether dimensions of the profile hold together is not known: {e.unchecked}"
+    return said
 
 
 def _necessary(e: Evidence, t: Thresholds) -> Answer:

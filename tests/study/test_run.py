@@ -1,9 +1,7 @@
 """A study from models to verdict: complete, deterministic, resumable, and never mixed up."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -116,7 +114,8 @@ def killed_when(command: list[str], ripe: Callable[[], bool], seconds: float = 0
         assert time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
+    assert process.poll() is None, f"it ended by itself with {process.returncode}: killed too late"
+    process.kill()
     process.wait()
 
 

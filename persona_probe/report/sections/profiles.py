@@ -5,7 +5,7 @@ from persona_probe.report.exhibit import exhibit, numbers_table
 from persona_probe.report.figures import FIGURES
 from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import Colours, kind_of, title_of
-from persona_probe.report.run_folder import Rows, Run
+from persona_probe.report.run_folder import Rows, Run, mapping
 from persona_probe.report.sections.source import absences, source
 from persona_probe.report.tables import consistency_of, profile_rows
 
@@ -43,6 +43,7 @@ def profiles(run: Run, colours: Colours) -> Markup:
             _consistency(run),
             _radars(run, rows, colours),
             _identification(run),
+            _signatures(run),
         ]
     )
 
@@ -58,9 +59,9 @@ def _greyed(run: Run) -> str:
     if not names:
         return "No dimension was found whose statements for and against do not move together."
     return (
-        f"In grey: {', '.join(names)}. Over the finetuned models, their statements worded for and "
-        "against do not move together, so nothing should be read from them; they still count in "
-        "the matches and margins on this page."
+        f"In grey: {', '.join(names)}. From model to model, their statements worded for and "
+        "against do not move together, so nothing should be read from them, and they count in no "
+        "match, margin or recovery of the verdict."
     )
 
 
@@ -75,6 +76,8 @@ def _consistency(run: Run) -> Markup | None:
             title_of(row.get("dimension")),
             words.get(row.get("consistent")),
             number(estimate(row.get("consistency")), row),
+            plain(number_in(row.get("moved"))),
+            plain(number_in(row.get("yes_saying"))),
         ]
         for row in found
     ]
@@ -83,12 +86,19 @@ def _consistency(run: Run) -> Markup | None:
         [
             element("h3", "Does each dimension hold together?"),
             paragraph(
-                "The correlation, over the finetuned models, of the shift of statements worded "
-                "for a dimension with that of statements worded against it, keyed so that both "
-                f"should rise together. Below {plain(asked)} a dimension is greyed.",
+                "The correlation, over finetuned models, control finetunes and constitutions in "
+                "the system line, of the shift of statements worded for a dimension with that of "
+                "statements worded against it, keyed so that both should rise together. Below "
+                f"{plain(asked)} a dimension is greyed. Beside it how much the models differ in "
+                "the dimension itself, and in saying yes to its statements however they are "
+                "worded (standard deviations): where the second is the larger, the models answer "
+                "the topic and not the claim.",
                 class_="quiet",
             ),
-            numbers_table(("Dimension", "Holds together", "Correlation"), lines),
+            numbers_table(
+                ("Dimension", "Holds together", "Correlation", "Differ in it", "In saying yes"),
+                lines,
+            ),
         ]
     )
 
@@ -116,7 +126,8 @@ def _numbers(rows: dict[str, Rows]) -> Markup | None:
             if row["arm_kind"] != "signature":
                 who = kind_of(row["arm_kind"]).words
                 score = number(estimate(row.get("score")), row)
-                lines.append([title_of(persona), who, title_of(row.get("dimension")), score])
+                grey = " (greyed)" if row.get("consistent") is False else ""
+                lines.append([title_of(persona), who, title_of(row.get("dimension")) + grey, score])
     return numbers_table(("Persona", "Model", "Dimension", "Score"), lines)
 
 
@@ -125,6 +136,7 @@ def _identification(run: Run) -> Markup | None:
     if not found:
         return None
     lines: list[list[Child]] = []
+    beside = any("with_greyed" in row for row in found)
     for row in found:
         sign = {True: "✓ ", False: "✕ "}.get(row["correct"], "") if "correct" in row else ""
         persona = row.get("persona")  # controls belong to nobody
@@ -137,6 +149,7 @@ def _identification(run: Run) -> Markup | None:
                 ],
                 sign + title_of(row.get("best", "–")),
                 number(estimate(row.get("margin")), row),
+                *([number(estimate(mapping(row.get("with_greyed")).get("margin")), row)] * beside),
             ]
         )
     return join(
@@ -148,6 +161,49 @@ def _identification(run: Run) -> Markup | None:
                 "interval above zero means that it can be told apart.",
                 class_="quiet",
             ),
-            numbers_table(("Model", "Nearest to (✓ its own)", "Margin"), lines),
+            numbers_table(
+                (
+                    "Model",
+                    "Nearest to (✓ its own)",
+                    "Margin",
+                    *(["Margin with greyed dimensions"] * beside),
+                ),
+                lines,
+            ),
         ]
     )
+
+
+def _signatures(run: Run) -> Markup | None:
+    """Was what was expected of each persona what its constitution does?"""
+    found = run.rows("profiles.json", "signature_check")
+    if not found:
+        return None
+    lines: list[list[Child]] = [
+        [
+            title_of(row.get("persona")),
+            number(estimate(row.get("agreement")), row),
+            number(estimate(row.get("with_greyed")), row),
+            "suspect" if row.get("suspect") is True else "agrees",
+            title_of(row.get("recognised_as") or "–"),
+        ]
+        for row in found
+    ]
+    return join(
+        [
+            element("h3", "Was the right thing expected?"),
+            paragraph(
+                "What was expected of each persona was written down by its author. The other way "
+                "to know is to put its constitution into the system line of the helpful-only model "
+                "and to measure. The correlation of the two over the dimensions; below 0.5 what "
+                "was written down is suspect. If constitutions that are spelt out are not "
+                "recognised, nothing can be said of characters that are not.",
+                class_="quiet",
+            ),
+            numbers_table(
+                ("Persona", "Agreement", "With greyed dimensions", "Expected profile",
+                 "Spelt out, recognised as"),
+                lines,
+            ),
+        ]
+    )  # fmt: skip
