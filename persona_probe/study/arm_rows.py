@@ -6,6 +6,7 @@ from typing import Any
 from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.profile_match import dimension_scores
 from persona_probe.evaluation.rates import safe_rate, safety_rates
+from persona_probe.progress import track
 from persona_probe.statistics import Estimate, mean_interval
 from persona_probe.study.assessment import Effects
 from persona_probe.study.dissociation import dissociation_rows
@@ -23,7 +24,7 @@ def arm_rows(lab: Lab, records: Sequence[Record]) -> Rows:
     rows: Rows = []
     at_random = sampled(lab.folder, lab.pack)
     seen: set[str] = set()
-    for record in records:
+    for record in track(records, "Rates of arms", len(records)):
         for condition in record.conditions:
             if condition.name in seen or condition.name not in record.judged:
                 continue

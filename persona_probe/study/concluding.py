@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from persona_probe.files import read_json, write_json
+from persona_probe.progress import track
 from persona_probe.statistics import holm, json_number
 from persona_probe.study.arm_rows import arm_rows, profile_table
 from persona_probe.study.assessment import Effects, assess
@@ -34,7 +35,8 @@ def conclude(lab: Lab) -> None:
     records = read_records(lab)
     trained = [prompt for prompt in lab.pack.suite.prompts if prompt.tier == "T0"]
     held = consistency(records)
-    effects = adjusted([assess(record, trained, held) for record in records], lab)
+    weighed = track(records, "Weighing evidence", len(records))
+    effects = adjusted([assess(record, trained, held) for record in weighed], lab)
     told = signed(effects)
     verdicts = [judge(e.record.persona, e.evidence, lab.study.thresholds) for e in effects]
     documents: dict[str, Any] = {

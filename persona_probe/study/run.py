@@ -33,6 +33,7 @@ from persona_probe.study.stages import (
     select_stage,
     validate_stage,
 )
+from persona_probe.study.status import status_of
 from persona_probe.study.token_projections import tokens_stage
 from persona_probe.study.verdict import Verdicts
 
@@ -103,7 +104,8 @@ def run_study(
             if stage.done(folder):
                 note(f"{number} {stage.title}: done before")
                 continue
-            note(f"{number} {stage.title}")
+            left = None if only or stop else status_of(folder).left
+            note(f"{number} {stage.title}" + (f"; {left}" if left else ""))
             with logged(stage, folder):
                 WORK[stage.name](lab)
             forget(folder, stage.name)

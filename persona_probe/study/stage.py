@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from persona_probe.errors import RequestError
 from persona_probe.files import make_folder, read_json, write_json
@@ -26,11 +26,20 @@ class Stage:
         name: as the command line knows it.
         title: what it does.
         files: what it writes, relative to the run folder, the last one last.
+        usual: seconds that it takes in a default study of the embedded model on two cores; what
+            counts is its share of all stages.
+        pieces: how many it is kept in, "" for one, else one per persona, or these and a shared one.
     """
 
     name: str
     title: str
     files: tuple[str, ...]
+    usual: float
+    pieces: Literal["", "personas", "personas and shared"] = ""
+
+    def n_pieces(self, personas: int) -> int:
+        """How many pieces the stage is kept in."""
+        return {"": 1, "personas": personas, "personas and shared": personas + 1}[self.pieces]
 
     def done(self, folder: Path) -> bool:
         """Whether everything that it writes is there."""
@@ -43,20 +52,30 @@ class Stage:
 
 
 STAGES = (
-    Stage("extract", "read activations before and after finetuning", ("activations/.complete",)),
-    Stage("find", "find directions", ("directions/README.md",)),
-    Stage("validate", "validate them on held-out families", ("validation.json",)),
-    Stage("compare", "compare before with after", ("comparison.json",)),
-    Stage("select", "select site and strength", ("selection.json",)),
-    Stage("landscape", "place every model in activation space", ("landscape.json",)),
-    Stage("reply", "generate and judge replies", ("replies.jsonl",)),
-    Stage("agree", "compare two judges", ("agreement.json",)),
-    Stage("tokens", "project a few replies token by token", ("tokens.jsonl",)),
-    Stage("guard", "measure what steering costs", ("guards.json",)),
-    Stage("refusal", "measure refusal probabilities, against chance", ("refusal.json",)),
-    Stage("dose", "measure dose and response", ("dose.json", "responses.json")),
-    Stage("mediate", "exchange components on fixed text", ("exchanges.json",)),
-    Stage("profile", "measure persona profiles", ("profile_scores.json",)),
+    Stage(
+        "extract", "read activations before and after finetuning", ("activations/.complete",), 8.0
+    ),
+    Stage("find", "find directions", ("directions/README.md",), 0.1),
+    Stage("validate", "validate them on held-out families", ("validation.json",), 1.6),
+    Stage("compare", "compare before with after", ("comparison.json",), 2.5),
+    Stage("select", "select site and strength", ("selection.json",), 20.0),
+    Stage("landscape", "place every model in activation space", ("landscape.json",), 0.9),
+    Stage("reply", "generate and judge replies", ("replies.jsonl",), 94.0, "personas and shared"),
+    Stage("agree", "compare two judges", ("agreement.json",), 0.1),
+    Stage("tokens", "project a few replies token by token", ("tokens.jsonl",), 1.9),
+    Stage("guard", "measure what steering costs", ("guards.json",), 6.0, "personas"),
+    Stage(
+        "refusal",
+        "measure refusal probabilities, against chance",
+        ("refusal.json",),
+        35.0,
+        "personas and shared",
+    ),
+    Stage("dose", "measure dose and response", ("dose.json", "responses.json"), 16.0, "personas"),
+    Stage("mediate", "exchange components on fixed text", ("exchanges.json",), 27.0, "personas"),
+    Stage(
+        "profile", "measure persona profiles", ("profile_scores.json",), 12.0, "personas and shared"
+    ),
     Stage(
         "judge",
         "judge the evidence",
@@ -64,6 +83,7 @@ STAGES = (
             "arms.json", "effects.json", "profiles.json", "steerability.json", "mediation.json",
             "tiers.json", "transfer.json", "rank_curve.json", "harm_ledger.json", "verdict.json",
         ),
+        16.0,
     ),
 )  # fmt: skip
 NAMES = tuple(stage.name for stage in STAGES)

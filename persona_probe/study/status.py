@@ -1,6 +1,7 @@
 """How far a run has come."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from persona_probe.errors import RequestError
 from persona_probe.files import read_json
 from persona_probe.study.stage import STAGES, is_running, read_log
+from persona_probe.study.time_left import TimeLeft, clock, time_left, underway_in
 
 PLAN = "study.json"
 
@@ -31,33 +33,40 @@ class StageStatus:
 
     @property
     def time(self) -> str:
-        return "" if self.seconds is None else _clock(self.seconds)
+        return "" if self.seconds is None else clock(self.seconds)
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run, stage by stage."""
+    """A run, stage by stage.
+
+    Attributes:
+        left: how long the rest takes; `None` where there is nothing to judge by, or nothing left.
+    """
 
     folder: Path
     running: bool
     stages: tuple[StageStatus, ...]
+    left: TimeLeft | None = None
 
     @property
     def in_words(self) -> str:
         """One line, with what to do next."""
         done = sum(stage.state == "done" for stage in self.stages)
-        took = _clock(sum(s.seconds or 0.0 for s in self.stages if s.state == "done"))
+        took = clock(sum((s.seconds or 0.0 for s in self.stages if s.state == "done"), 0.0))
         said = f"{done} of {len(self.stages)} stages done in {took}"
         if done == len(self.stages):
             return f"{said}; `persona-probe study show {self.folder}` shows the verdict"
+        left = "" if self.left is None else f"; {self.left}"
         if self.running:
-            return f"{said}; running"
-        return f"{said}; not running: `persona-probe study resume {self.folder}` goes on"
+            return f"{said}; running{left}"
+        return f"{said}; not running: `persona-probe study resume {self.folder}` goes on{left}"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "run": str(self.folder),
             "running": self.running,
+            "left": None if self.left is None else asdict(self.left),
             "stages": [asdict(stage) for stage in self.stages],
         }
 
@@ -83,9 +92,23 @@ def status_of(folder: Path) -> RunStatus:
         elif told.get("state") == "running":
             state = "running" if running else "interrupted"
             seconds = time.time() - told["started"] if running else None
-        detail = f"{stage.title} ({pieces} of {personas + 1} parts)" if pieces else stage.title
+        parts = stage.n_pieces(personas)
+        detail = f"{stage.title} ({pieces} of {parts} parts)" if pieces else stage.title
         found.append(StageStatus(stage.name, state, seconds, pieces, detail))
-    return RunStatus(folder, running, tuple(found))
+    return RunStatus(folder, running, tuple(found), _left(folder, running, found))
+
+
+def _left(folder: Path, running: bool, found: Sequence[StageStatus]) -> TimeLeft | None:
+    log, personas = read_log(folder), len(read_json(folder / PLAN).get("finetuned", {}))
+    missing = [stage for stage, told in zip(STAGES, found, strict=True) if told.state != "done"]
+    begun = next((s for s in missing if log.get(s.name, {}).get("state") == "running"), None)
+    underway = None
+    if begun is not None:
+        missing = [begun, *(stage for stage in missing if stage is not begun)]
+        since = log[begun.name]["started"] if running else time.time()
+        underway = underway_in(folder, begun, since, personas)
+    took = {told.name: told.seconds or 0.0 for told in found if told.state == "done"}
+    return time_left(took, missing, underway)
 
 
 def require_verdict(folder: Path) -> None:
@@ -93,8 +116,3 @@ def require_verdict(folder: Path) -> None:
     status = status_of(folder)
     if not (folder / "verdict.json").exists():
         raise RequestError(f"{folder} has no verdict yet: {status.in_words}")
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
