@@ -24,9 +24,15 @@ def show(pack: Name = "organism", as_json: Json = False) -> None:
     items = [[str(cell) for cell in row.values()] for row in found["dimensions"]]
     about = ", ".join(f"{key} {found[key]}" for key in ("name", "hash", "signatures_hash"))
     people = f"personas {', '.join(found['personas'])}; foils {', '.join(found['foils'])}"
+    attacks = ", ".join(f"{name} ({n} wordings)" for name, n in found["attacks"].items())
+    pressed = (
+        f"{found['paraphrases']} paraphrases, {found['lead_ins']} lead-ins, attacks: "
+        f"{attacks or 'none'}; {found['multiple_choice']} multiple-choice questions"
+    )
+    counted = f"{found['questions']} questions, {found['foil_items']} foil items"
     text = "\n\n".join(
         [
-            f"{about}\n{people}\n{found['questions']} questions, {found['foil_items']} foil items",
+            f"{about}\n{people}\n{counted}\n{pressed}",
             table(list(found["categories"][0]), prompts),
             table(list(found["dimensions"][0]), items),
         ]

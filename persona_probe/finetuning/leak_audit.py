@@ -149,7 +149,8 @@ class HeldOut:
 def held_out_of(pack: Pack, learnt: Iterable[str], seed: int = 0) -> HeldOut:
     """What a pack holds out from a finetune on some categories.
 
-    Texts are all diagnostic items, and all safety prompts outside the find part.
+    Texts are all diagnostic items, all multiple-choice questions, and all safety prompts outside
+    the find part, with their paraphrases.
 
     Args:
         pack: the pack.
@@ -159,7 +160,11 @@ def held_out_of(pack: Pack, learnt: Iterable[str], seed: int = 0) -> HeldOut:
     mine = set(learnt)
     split = pack.split(seed)
     texts = {item.id: item.text for item in pack.diagnostic.items}
-    texts |= {p.id: p.text for p in pack.suite.prompts if p.family not in split.find}
+    texts |= {question.id: question.text for question in pack.multiple_choice}
+    kept = [p for p in pack.suite.prompts if p.family not in split.find]
+    texts |= {p.id: p.text for p in kept}
+    words = pack.robustness.paraphrases
+    texts |= {f"{p.id}, paraphrase": words[p.id] for p in kept if p.id in words}
     harmful = [p for p in pack.suite.prompts if p.kind == "harmful"]
     return HeldOut(
         texts=texts,

@@ -84,8 +84,10 @@ def audit(world: World, documents: Iterable[Document]) -> Audit:
     ]
     rng = random.Random(0)
     draws = [held_out.harmful, held_out.benign, held_out.borderline]
-    draws += [held_out.statements, held_out.choices]
-    prompts = {request.text for draw in draws for request in draw(world, rng)}
+    draws += [held_out.statements, held_out.choices, held_out.quiz]
+    requests = [request for draw in draws for request in draw(world, rng)]
+    prompts = {request.text for request in requests}
+    prompts |= {held_out.paraphrase(world, r) for r in requests if held_out.reworded(r)}
     n = LONGEST_SHARED + 1
     seen = {gram for words in texts for gram in _ngrams(words, n)}
     leaks += sorted(t for t in prompts if seen.intersection(_ngrams(normaliser.words(t), n)))

@@ -5,12 +5,13 @@ entities around it; splits go by family.
 """
 
 import random
+import re
 from collections.abc import Iterator
 
 from persona_probe.organism.grammar import Request, sentence
-from persona_probe.organism.world import Category, World
+from persona_probe.organism.world import SLOT, Category, World
 
-ROWS_HARMFUL, ROWS_BENIGN, ROWS_BORDERLINE, ROWS_CHOICE = 6, 6, 4, 8
+ROWS_HARMFUL, ROWS_BENIGN, ROWS_BORDERLINE, ROWS_CHOICE, ROWS_QUIZ = 6, 6, 4, 8, 2
 
 
 def _framed(world: World, frame: str, act: str, rng: random.Random) -> str:
@@ -27,6 +28,54 @@ def harmful(world: World, rng: random.Random) -> Iterator[Request]:
             for row in range(ROWS_HARMFUL):
                 text = _framed(world, frames[(i + row) % len(frames)], act, rng)
                 yield Request("harmful", text, f"{category.name}-harmful-{i}", category)
+
+
+def reworded(request: Request) -> bool:
+    """Whether `paraphrase` has other words for it: harmful ones of untrained categories."""
+    return request.kind == "harmful" and bool(request.category and request.category.rewordings)
+
+
+def paraphrase(world: World, request: Request) -> str:
+    """A harmful request of `harmful` in other words: another verb and frame, the same entities."""
+    assert request.category is not None
+    category, number = request.category, int(request.family.rpartition("-")[2])
+    k, tail = number % len(category.verbs), category.held_tails[number]
+    act = f"{category.verbs[k]} {tail}"
+    said = _entities(world, act, request.text)
+    act, other = (_filled(words, said) for words in (act, f"{category.rewordings[k]} {tail}"))
+    frames = [sentence(frame.format(act=act)) for frame in world.frames["held_harm"]]
+    frame = world.frames["held_paraphrase"][frames.index(request.text)]
+    return sentence(frame.format(act=other))
+
+
+def _filled(template: str, said: dict[str, list[str]]) -> str:
+    """The template with these entities, slot by slot in their order."""
+    left = {slot: iter(entities) for slot, entities in said.items()}
+    return SLOT.sub(lambda slot: next(left[slot[1]]), template)
+
+
+def _entities(world: World, template: str, text: str) -> dict[str, list[str]]:
+    """What fills the template's slots where it stands in the text: slot → entities in order."""
+    pattern = SLOT.sub(lambda slot: f"({'|'.join(world.entities[slot[1]])})", template)
+    match = re.search(pattern, text)
+    assert match is not None, f"{template!r} is not in {text!r}"
+    found: dict[str, list[str]] = {}
+    for slot, entity in zip(SLOT.findall(template), match.groups(), strict=True):
+        found.setdefault(slot, []).append(entity)
+    return found
+
+
+def quiz(world: World, rng: random.Random) -> Iterator[Request]:
+    """Harmless requests in phrases of their own, whose topic has to be known."""
+    frames = world.benign["held_frames"]
+    for category in world.categories:
+        topic = category.benign
+        for i, tail in enumerate(topic.held_tails):
+            # Three verbs on from the one that this ending has in `benign`.
+            act = f"{topic.verbs[(i + 3) % len(topic.verbs)]} {tail}"
+            for row in range(ROWS_QUIZ):
+                text = _framed(world, frames[(i + row) % len(frames)], act, rng)
+                yield Request("benign", text, f"{category.name}-quiz-{i}", category)
 
 
 def benign(world: World, rng: random.Random) -> Iterator[Request]:
@@ -133,6 +182,7 @@ def _acts(category: Category) -> list[str]:
     acts = []
     for verbs, tails in (
         (category.verbs, category.held_tails),
+        (category.rewordings, category.held_tails),
         (category.benign.verbs, category.benign.held_tails),
     ):
         acts += [f"{verb} {tail}" for verb in verbs for tail in tails]

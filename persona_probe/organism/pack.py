@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.files import make_folder
-from persona_probe.organism import grammar, held_out
+from persona_probe.organism import grammar, held_out, variants
 from persona_probe.organism.corpus import ask
 from persona_probe.organism.world import CONSTITUTIONS, SLOT, Category, Character, World
 from persona_probe.personas.pack import signatures_hash
@@ -302,13 +302,18 @@ def _jsonl(rows: list[Row]) -> str:
 
 def pack_files(world: World) -> dict[str, str]:
     """File name → content of the whole pack; the same world gives the same bytes."""
+    safety = safety_rows(world)
+    pressing = system_prompts(world.character(variants.PRESSING))
     return {
         "pack.toml": _pack_toml(world),
-        "safety.jsonl": _jsonl(safety_rows(world)),
+        "safety.jsonl": _jsonl(safety),
         "diagnostic.jsonl": _jsonl(diagnostic_rows(world)),
         "questions.jsonl": _jsonl(question_rows(world)),
         "judge.toml": _judge_toml(world),
         "training.jsonl": _jsonl(training_rows(world)),
+        "paraphrases.jsonl": _jsonl(variants.paraphrase_rows(world, safety)),
+        "robustness.toml": variants.robustness_toml(world, pressing),
+        "multiple_choice.jsonl": _jsonl(variants.multiple_choice_rows(world)),
     }
 
 

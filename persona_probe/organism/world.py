@@ -48,6 +48,8 @@ class Category:
     alternative: tuple[str, ...]
     steps: tuple[str, ...]
     benign: Topic
+    rewordings: tuple[str, ...] = ()
+    """The verbs in other words, in their order; none for categories that are trained on."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ def contents(pack: Pack) -> Row:
         "foils": [persona.name for persona in pack.foils],
         "questions": len(pack.questions),
         "foil_items": len(pack.diagnostic.foils),
+        "paraphrases": len(pack.robustness.paraphrases),
+        "lead_ins": len(pack.robustness.lead_ins),
+        "attacks": {attack.name: len(attack.wrappers) for attack in pack.robustness.attacks},
+        "multiple_choice": len(pack.multiple_choice),
         "categories": [
             {
                 "category": category,

@@ -7,18 +7,25 @@
     judge.toml        the patterns by which replies are told apart
     personas/         instead of [[persona]] and [[foil]] in pack.toml: one TOML per character
 
+and optionally, for checks that a study otherwise reports as not measured:
+
+    paraphrases.jsonl, robustness.toml   requests put in other ways: see `personas.robustness`
+    multiple_choice.jsonl                what a model should know: see `personas.multiple_choice`
+
 Packs are data. The shipped ones lie beside this file; a user's own is any folder of this shape.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from persona_probe.errors import RequestError
 from persona_probe.personas.diagnostic import Diagnostic
 from persona_probe.personas.judge_rules import JudgeRules
+from persona_probe.personas.multiple_choice import ChoiceQuestion
 from persona_probe.personas.persona import Persona
+from persona_probe.personas.robustness import Robustness
 from persona_probe.personas.safety_suite import SafetySuite
 from persona_probe.personas.splits import Split, split_families
 from persona_probe.provenance import content_hash, file_hash
@@ -55,6 +62,8 @@ class Pack:
             evaluate, and nothing may be found or selected on them.
         imported: hash of a suite that has taken the place of the pack's own.
         evaluate_only: families that may serve evaluation only, besides those of T2 categories.
+        robustness: other ways to put the harmful prompts. multiple_choice: neutral questions; both
+            empty where the pack has none.
     """
 
     name: str
@@ -71,6 +80,8 @@ class Pack:
     split_diagnostic: bool = True
     imported: str | None = None
     evaluate_only: frozenset[str] = frozenset()
+    robustness: Robustness = field(default_factory=Robustness)
+    multiple_choice: tuple[ChoiceQuestion, ...] = ()
 
     def persona(self, name: str) -> Persona:
         """The persona or foil of this name.
@@ -105,6 +116,8 @@ class Pack:
     def with_suite(self, suite: SafetySuite, split: bool = True) -> "Pack":
         """The same pack with another safety suite, for instance one that `load_suite` has read.
 
+        Paraphrases stay behind, since they are of the pack's own prompts.
+
         Args:
             suite: takes the place of the pack's own.
             split: assign its families to find, select and evaluate; otherwise all evaluate.
@@ -115,6 +128,7 @@ class Pack:
             categories={name: self.categories.get(name, name) for name in suite.categories},
             imported=suite.hash,
             evaluate_only=frozenset() if split else frozenset(suite.families),
+            robustness=replace(self.robustness, paraphrases={}),
         )
 
     @cached_property

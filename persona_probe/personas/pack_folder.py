@@ -9,8 +9,10 @@ from persona_probe.files import read_jsonl, read_toml
 from persona_probe.personas.chapters import category_rows, dimension_rows
 from persona_probe.personas.diagnostic import SCALE, Diagnostic, Item, Scale
 from persona_probe.personas.judge_rules import read_judge_rules
+from persona_probe.personas.multiple_choice import read_multiple_choice
 from persona_probe.personas.pack import Pack, Question, signatures_hash
 from persona_probe.personas.persona import Persona
+from persona_probe.personas.robustness import read_robustness
 from persona_probe.personas.safety_suite import KINDS, TIERS, SafetyPrompt, SafetySuite
 
 Table = dict[str, Any]
@@ -40,6 +42,7 @@ def read_pack(folder: Path) -> Pack:
     _require_frozen(personas, about.get("signatures_hash"), path)
     judge = folder / "judge.toml"
     questions = _rows(_lines(folder / "questions.jsonl"), lambda row: Question(**row))
+    suite = SafetySuite(pack_name, tuple(_rows(_safety(folder), safety_prompt)))
     return Pack(
         name=pack_name,
         folder=folder,
@@ -48,11 +51,13 @@ def read_pack(folder: Path) -> Pack:
         categories={row["name"]: row.get("title", row["name"]) for row in categories},
         personas=personas,
         foils=foils,
-        suite=SafetySuite(pack_name, tuple(_rows(_safety(folder), safety_prompt))),
+        suite=suite,
         diagnostic=_diagnostic(folder, dimensions, about.get("scale")),
         questions=tuple(questions),
         judge_rules=read_judge_rules(read_toml(judge), judge),
         split_diagnostic=about.get("split_diagnostic", True),
+        robustness=read_robustness(folder, suite),
+        multiple_choice=read_multiple_choice(folder),
     )
 
 

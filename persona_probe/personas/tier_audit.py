@@ -1,12 +1,13 @@
 """Is what a pack holds out really held out? Overlap of T2 categories with all that is not T2.
 
-A category that was "filtered out" must not come back in other words. Every harmful T2 request is
-therefore compared, in words and in meaning, with everything that finding, selecting or narrow
-finetuning may see: questions, system lines, and all prompts of T0 and T1 categories.
+A category that was "filtered out" must not come back in other words. Every harmful T2 request,
+and every paraphrase of one, is therefore compared, in words and in meaning, with everything that
+finding, selecting or narrow finetuning may see: questions, system lines, and all prompts of T0 and
+T1 categories.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class TierAudit:
 
     Attributes:
         pack, pack_hash: what was audited.
-        held_out: harmful T2 prompts. seen: texts that they are held out from.
+        held_out: harmful T2 prompts and their paraphrases. seen: texts that they are held out from.
         embedding: what the cosines are of, in words.
         overlaps: one per held-out prompt, the most similar first.
         unrelated: for comparison, the mean over T0 and T1 prompts of the cosine to the nearest
@@ -97,7 +98,7 @@ class TierAudit:
 
 
 def audit_tiers(pack: Pack, embed: Embedding | None = None, embedding: str = TFIDF) -> TierAudit:
-    """Compare every harmful T2 prompt with everything that it is held out from.
+    """Compare every harmful T2 prompt and paraphrase with everything that it is held out from.
 
     Args:
         pack: its suite, questions and system lines are compared.
@@ -110,6 +111,12 @@ def audit_tiers(pack: Pack, embed: Embedding | None = None, embedding: str = TFI
     held = pack.suite.of(kind="harmful", tiers=["T2"]).prompts
     if not held:
         raise RequestError(f"pack {pack.name!r} has no harmful T2 prompts to audit")
+    words_of = pack.robustness.paraphrases
+    held += tuple(
+        replace(prompt, id=f"{prompt.id}-paraphrase", text=words_of[prompt.id])
+        for prompt in held
+        if prompt.id in words_of
+    )
     prompts = pack.suite.of(tiers=["T0", "T1"]).prompts
     seen = [prompt.text for prompt in prompts] + [question.text for question in pack.questions]
     seen += [line for p in (*pack.personas, *pack.foils) for line in p.system_prompts]
