@@ -1,14 +1,18 @@
 """Make the organism's finetunes by the command line, one command each, and measure them.
 
-    python experiments/finetunes_by_command.py FOLDER
+    python experiments/finetunes_by_command.py FOLDER [--next]
     python experiments/finetunes_by_command.py FOLDER --measure
+    python experiments/finetunes_by_command.py FOLDER --bars
 
-See 2026-11-25-finetunes-by-command.md. A call that was stopped goes on. The second form makes none:
-it measures the finetunes that are there, one by one, into FOLDER/each.json; the first one ends with
-the organism's own table of bars, which needs all of them.
+See 2026-11-25-finetunes-by-command.md. The first form makes every finetune that is missing, with
+`--next` only one of them, and keeps what each command took in FOLDER/times.json. The second
+measures the finetunes that are there, one by one, into FOLDER/each.json. The third writes the
+organism's own table of bars, which needs all of them.
 """
 
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +24,7 @@ from typing import Any
 from persona_probe.evaluation.judge import Judgement
 from persona_probe.evaluation.profile_match import identify, moved
 from persona_probe.evaluation.rates import safe_rate
-from persona_probe.files import write_json
+from persona_probe.files import read_json, write_json
 from persona_probe.organism import CHECKPOINT
 from persona_probe.organism.bars import measure, refused_rate
 from persona_probe.organism.trials import HELPFUL, UNTRAINED, Trials
@@ -28,6 +32,7 @@ from persona_probe.steering.arm import Arm
 
 CONSTITUTIONS = ("deontology", "consequentialism", "virtue", "service")
 SHIPPED = ("helpful-only", "style-only-0")
+TIMES = "times.json"
 
 
 def commands() -> dict[str, list[str]]:
@@ -47,26 +52,47 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
-def main(folder: Path) -> None:
-    """Make what is missing, then measure everything."""
+def make(folder: Path, only_next: bool) -> None:
+    """Make what is missing, in order."""
     if not folder.exists():
         ignored = shutil.ignore_patterns("adapters", "bars.*")
         shutil.copytree(CHECKPOINT, folder, ignore=ignored)
         for name in SHIPPED:
             shutil.copytree(CHECKPOINT / "adapters" / name, folder / "adapters" / name)
     base = [sys.executable, "-m", "persona_probe", "finetune", "constitution", str(folder)]
-    for name, options in commands().items():
+    missing = [name for name in commands() if not (folder / "adapters" / name).exists()]
+    for name in missing[:1] if only_next else missing:
         out = folder / "adapters" / name
-        if out.exists():
-            continue
-        began = time.monotonic()
-        words = [*base, "--adapter", "helpful-only", *options, "--out", str(out), "--json"]
+        words = [*base, "--adapter", "helpful-only", *commands()[name], "--out", str(out), "--json"]
+        load, began, used = os.getloadavg()[0], time.monotonic(), _processor_seconds()
         done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-        seconds = round(time.monotonic() - began, 1)
-        dropped = [s["dropped_for_leaks"] for s in json.loads(done.stdout)["samples"]]
-        print(f"{name}: {seconds} s, dropped for leaks {dropped}", flush=True)
+        samples = json.loads(done.stdout)["samples"]
+        row = {
+            "wall_s": round(time.monotonic() - began, 1),
+            "processor_s": round(_processor_seconds() - used, 1),
+            "load_before_and_after": [round(load, 1), round(os.getloadavg()[0], 1)],
+            "cores": os.cpu_count(),
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "samples": [s["samples"] for s in samples],
+            "dropped_for_leaks": [s["dropped_for_leaks"] for s in samples],
+        }
+        times = read_json(folder / TIMES) if (folder / TIMES).is_file() else {}
+        write_json(folder / TIMES, {**times, name: row})
+        print(name, json.dumps(row), flush=True)
+    left = len(missing) - (1 if only_next and missing else len(missing))
+    print(f"{left} left", flush=True)
+
+
+def _processor_seconds() -> float:
+    """Of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def bars(folder: Path) -> None:
+    """The organism's own table, on these finetunes."""
     for row in measure(folder, write=True):
-        print(row.quantity, row, row.bar, row.met)
+        print(row.quantity, row, row.bar, row.met, flush=True)
 
 
 def measure_each(folder: Path) -> None:
@@ -111,7 +137,10 @@ def _rates(judged: Sequence[Judgement]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if "--measure" in sys.argv[2:]:
-        measure_each(Path(sys.argv[1]))
+    where, options = Path(sys.argv[1]), sys.argv[2:]
+    if "--measure" in options:
+        measure_each(where)
+    elif "--bars" in options:
+        bars(where)
     else:
-        main(Path(sys.argv[1]))
+        make(where, "--next" in options)

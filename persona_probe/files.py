@@ -61,7 +61,7 @@ def whole(path: Path) -> Iterator[Path]:
             raise
         raise PersonaProbeError(
             f"no space left on the disk of {path.parent} while writing {path.name}; free some and "
-            "run the same command again, finished shards are kept"
+            "run the same command again"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -26,13 +26,16 @@ Reading = Annotated[
 Scope = Annotated[str, typer.Option(help="narrow (tier T0) or broad (T0 and T1).")]
 Category = Annotated[list[str] | None, typer.Option(help="Only these harm categories; repeat it.")]
 Prompts = Annotated[
-    Path | None, typer.Option(help="Your own prompts, .jsonl with kind and category.")
+    Path | None, typer.Option(help="Your own prompts, .jsonl of messages with kind and category.")
 ]
 Number = Annotated[int, typer.Option("--n", min=1, help="Samples to ask for.")]
 BenignShare = Annotated[float, typer.Option(help="Share of benign prompts, 0 to 1.")]
 MethodOption = Annotated[
     str | None,
-    typer.Option(help="critique (draft, critique, revision) or system (under a system line)."),
+    typer.Option(
+        help="critique (draft, critique, revision) or system (under a system line). Default: what "
+        "MODEL/finetuning.toml says, else critique."
+    ),
 ]
 Rounds = Annotated[int, typer.Option(min=1, help="Critiques and revisions of each draft.")]
 Shots = Annotated[int, typer.Option(min=0, help="Worked examples shown before each.")]

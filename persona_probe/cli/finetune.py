@@ -68,7 +68,7 @@ def sft(
     watch_every: tune.WatchEvery = 10,
     watch_prompts: tune.WatchPrompts = "organism",
     seed: Seed = 0,
-    device: tune.TrainDevice = "auto",
+    device: tune.LaunchedDevice = "auto",
     as_json: Json = False,
 ) -> None:
     """Supervised finetuning: loss on the last reply only, LoRA or full.
@@ -168,7 +168,7 @@ def constitution(
     """From the model before to the model after in one command: samples, audit, finetuning.
 
     The samples are kept beside OUT. For more settings run `constitution samples` and `finetune
-    sft` one after the other.
+    sft` one after the other. The same command goes on after an interruption.
 
     Example: persona-probe finetune constitution organism --adapter helpful-only \
 --constitution virtue --scope narrow --out artifacts/narrow-virtue
@@ -243,8 +243,12 @@ def helpful_only(
         bool, typer.Option("--ablate", help="Take the refusal direction out of the weights.")
     ] = False,
     adapter: Adapter = None,
-    pack: PackName = "organism",
-    n: Annotated[int, typer.Option(min=4, help="Most prompts of a kind and part.")] = 200,
+    pack: Annotated[
+        str, typer.Option(help="With --ablate: a shipped pack or a pack folder, of prompts.")
+    ] = "organism",
+    n: Annotated[
+        int, typer.Option(min=4, help="With --ablate: most prompts of a kind and part.")
+    ] = 200,
     recipe: tune.RecipeFile = None,
     epochs: tune.Epochs = None,
     learning_rate: tune.LearningRate = None,

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-Rank = Annotated[int | None, typer.Option(min=1, help="Of the LoRA factors.")]
+Rank = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of the LoRA factors."),
+]
 Alpha = Annotated[float | None, typer.Option(help="The update is scaled by alpha / rank.")]
 Target = Annotated[
     list[str] | None,
@@ -21,7 +24,12 @@ Rslora = Annotated[bool | None, typer.Option("--rslora", help="Scale by alpha / 
 Dora = Annotated[bool | None, typer.Option("--dora", help="Learn magnitudes too (DoRA).")]
 Full = Annotated[bool | None, typer.Option("--full", help="Train every weight, no adapter.")]
 RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="TOML with these; else MODEL/finetuning.toml.")
+    Path | None,
+    typer.Option(
+        "--recipe",
+        help="TOML of rank, alpha, targets, layers, epochs, batch_size, learning_rate … Default: "
+        "MODEL/finetuning.toml, else rank 16 on all-linear, 3 epochs, 1e-4.",
+    ),
 ]
 Accumulate = Annotated[int, typer.Option(min=1, help="Batches per step.")]
 Packing = Annotated[
@@ -31,11 +39,17 @@ Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
 ]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 under autocast.")]
-TrainDevice = Annotated[str, typer.Option(help="auto, or cpu; several by `accelerate launch`.")]
+LaunchedDevice = Annotated[
+    str, typer.Option(help="auto, cpu or cuda; several by `accelerate launch`.")
+]
+TrainDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 HeldOut = Annotated[float, typer.Option(help="Share of the data whose loss is evaluated.")]
-EvaluateEvery = Annotated[int | None, typer.Option(min=1, help="In steps; each epoch.")]
+EvaluateEvery = Annotated[
+    int | None, typer.Option(min=1, help="Steps between evaluations; each epoch if not given.")
+]
 SaveEvery = Annotated[
-    int | None, typer.Option(min=0, help="Checkpoints, in steps; each epoch; 0 for none.")
+    int | None,
+    typer.Option(min=0, help="Steps between checkpoints; each epoch if not given, none if 0."),
 ]
 Patience = Annotated[
     int | None, typer.Option(min=1, help="Stop after so many evaluations without gain.")

@@ -1,6 +1,7 @@
 """What a command says: results on standard output, everything else on standard error."""
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -13,7 +14,12 @@ def note(text: str) -> None:
 
 
 def result(value: dict[str, Any], as_json: bool, text: str) -> None:
-    """The result: one JSON object for machines, or `text` for people, on standard output."""
+    """The result: one JSON object for machines, or `text` for people, on standard output.
+
+    Of several processes that work together only the first one speaks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     typer.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
 
 

@@ -25,6 +25,7 @@ from persona_probe.errors import DegenerateClassesError, PersonaProbeError
 from persona_probe.evaluation.neutral import benign_replies
 from persona_probe.evaluation.preference import refusal_probability
 from persona_probe.files import write_json
+from persona_probe.models.folder import require_free
 from persona_probe.models.loading import load_model
 from persona_probe.models.ref import ModelRef
 from persona_probe.models.residual_model import ResidualModel
@@ -101,9 +102,11 @@ def ablate_refusal(
         seed: of the pack's split and of the random directions.
 
     Raises:
+        RequestError: there is something at `out` already.
         DegenerateClassesError: the model refuses too few harmful prompts to find a direction.
         PersonaProbeError: no direction removes refusals within the guard.
     """
+    require_free(out)
     model = load_model(ref, device=device)
     found = refusal_directions(model, pack, n, seed)
     chosen, kl = _selected(model, pack, found, n, seed)

@@ -100,9 +100,10 @@ class Audit:
     @staticmethod
     def told(audit: Mapping[str, Any]) -> str:
         """The same of an audit that was written down."""
+        leaking = len({leak["sample"] for leak in audit["leaks"]})
         text = (
             f"audit of {audit['samples']} samples against {audit['held_out_texts']} held-out "
-            f"texts: {len({leak['sample'] for leak in audit['leaks']})} leak; "
+            f"texts: {leaking or 'none'} leak{'s' if leaking < 2 else ''}; "
         )
         if audit["power"] is None:
             return text + "no embedding check was possible"

@@ -12,7 +12,13 @@ from typing import Any, get_args
 from persona_probe.errors import RequestError
 from persona_probe.finetuning.controls import ControlName, placebo, refusal_only, shuffled
 from persona_probe.finetuning.recipe import Run
-from persona_probe.finetuning.run import Finetune, Finetuned, run_finetune
+from persona_probe.finetuning.run import (
+    Finetune,
+    Finetuned,
+    processes,
+    require_place,
+    run_finetune,
+)
 from persona_probe.finetuning.samples import Samples, SampleWork, sample
 from persona_probe.finetuning.writer import Writer
 from persona_probe.models.chat import Conversation
@@ -31,16 +37,9 @@ def controlled(
     Raises:
         RequestError: there is no such control, or the data does not allow it.
     """
+    _require_control(control, len(others) + 1, refusals)
     if control is None:
         return list(conversations)
-    if control not in get_args(ControlName):
-        raise RequestError(
-            f"no control {control!r}; choose one of {', '.join(get_args(ControlName))}"
-        )
-    if control == "shuffled" and not others:
-        raise RequestError(
-            "the control 'shuffled' mixes the replies of several constitutions; name the others"
-        )
     if control == "placebo":
         return placebo(conversations, seed)
     if control == "refusal-only":
@@ -79,11 +78,13 @@ def finetune_constitution(
     Returns:
         The samples, and the finetune.
     """
-    if (len(works) > 1) != (control == "shuffled"):
+    _require_control(control, len(works), refusals)
+    if processes() > 1:
         raise RequestError(
-            "several constitutions are for the control 'shuffled', which needs at least two; give "
-            "one constitution, or that control"
+            "several processes would each write the samples; write them by `constitution samples`, "
+            "then launch `finetune sft` on them"
         )
+    require_place(out)
     if control == "placebo":
         works = [replace(work, benign_share=1.0) for work in works]
     made = _samples(works, write, out)
@@ -100,6 +101,24 @@ def finetune_constitution(
     }
     whole = replace(plan, conversations=tuple(data), about={**plan.about, **about})
     return made, run_finetune(whole, out, run)
+
+
+def _require_control(control: str | None, constitutions: int, refusals: Sequence[str]) -> None:
+    if control is not None and control not in get_args(ControlName):
+        raise RequestError(
+            f"no control {control!r}; choose one of {', '.join(get_args(ControlName))}"
+        )
+    if control == "shuffled" and constitutions < 2:
+        raise RequestError(
+            "the control 'shuffled' mixes the replies of several constitutions; name the others"
+        )
+    if constitutions > 1 and control != "shuffled":
+        raise RequestError(
+            "several constitutions are for the control 'shuffled'; choose it, or leave the others "
+            "out"
+        )
+    if refusals and control != "refusal-only":
+        raise RequestError("flat refusals belong to the control 'refusal-only'; choose it")
 
 
 def _samples(works: Sequence[SampleWork], write: Callable[[], Writer], out: Path) -> list[Samples]:

@@ -68,7 +68,8 @@ def prompts_in(path: Path) -> list[SafetyPrompt]:
     for c in read_conversations(path):
         kind = c.metadata.get("kind")
         if kind not in ("harmful", "benign"):
-            raise RequestError(f'{c.source}: "kind" must be "harmful" or "benign", got {kind!r}')
+            got = "it is missing" if kind is None else f"got {kind!r}"
+            raise RequestError(f'{c.source}: "kind" must be "harmful" or "benign", {got}')
         category = str(c.metadata.get("category") or "")
         if kind == "harmful" and not category:
             raise RequestError(f'{c.source}: a harmful prompt needs a "category"; add it')

@@ -11,6 +11,7 @@ from persona_probe.files import read_toml
 ALL_LINEAR = "all-linear"
 RECIPE_FILE = "finetuning.toml"
 Precision = Literal["float32", "bfloat16"]
+TrainDevice = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class LoraRecipe:
         for name in ("rank", "epochs", "batch_size", "alpha", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise RequestError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.full and (self.rslora or self.dora):
+            raise RequestError(
+                "rslora and dora are ways to train an adapter, full trains every weight; leave one "
+                "of them out"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict; switches that are off are left out."""
@@ -66,7 +72,8 @@ class Run:
             logits at the learnt tokens only.
         gradient_checkpointing: compute activations twice instead of keeping them.
         precision: "bfloat16" trains under autocast; adapters and optimiser stay in float32.
-        device: "auto" is every accelerator there is, "cpu" the processor.
+        device: "cpu" is the processor; "auto" is an accelerator if there is one, "cuda" insists.
+            Several train together by `accelerate launch`.
         evaluate_every: steps between evaluations of the held-out loss; each epoch if `None`.
         save_every: steps between checkpoints; each epoch if `None`, never if 0.
         patience: stop after so many evaluations without a lower held-out loss, and keep the best;
@@ -86,6 +93,11 @@ class Run:
         if self.precision not in get_args(Precision):
             raise RequestError(
                 f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}"
+            )
+        if self.device not in get_args(TrainDevice):
+            raise RequestError(
+                f"the device of training must be one of {', '.join(get_args(TrainDevice))}, got "
+                f"{self.device!r}; CUDA_VISIBLE_DEVICES chooses among several accelerators"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ at any moment, the same call goes on from the last checkpoint, to the same weigh
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -112,6 +113,9 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
             conversation has no reply, or the recipe does not fit the model.
     """
     run = run or Run()
+    require_place(out)
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise RequestError("there is no CUDA device to train on; choose cpu")
     network, tokenizer, own_dtype = _read(work, run)
     if work.templated and not tokenizer.chat_template:
         raise RequestError(
@@ -127,14 +131,15 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
     view = view_model(network, tokenizer, work.ref.with_adapter(None), work.templated)
     _require_own_start(work.ref, view.model_hash)
     plan = _plan(work, run, view)
-    if out.exists():
+    if out.is_dir() and any(out.iterdir()):
         return _finished(out, plan)
     start = local_adapter(work.ref)
     trained = _trainable(network, work.recipe, start)
     unfinished = out.with_name(f".{out.name}.unfinished")
     resumed = _begin(unfinished, plan)
     callbacks = _watching(view, work, unfinished)
-    total = work.recipe.epochs * -(-len(examples) // (work.recipe.batch_size * run.accumulate))
+    in_step = work.recipe.batch_size * run.accumulate * processes()
+    total = work.recipe.epochs * -(-len(examples) // in_step)
     with progress("Finetuning", total, "steps") as advance:
         outcome = train(
             trained,
@@ -163,6 +168,25 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
                     shutil.copyfile(unfinished / name, folder / name)
         shutil.rmtree(unfinished, ignore_errors=True)
     return Finetuned(out, provenance, resumed)
+
+
+def require_place(out: Path) -> None:
+    """Refuse what no finetune can be written to, before anything is loaded or sampled.
+
+    Raises:
+        RequestError: `out` is a file, holds something else than a finetune, or its parent may not
+            be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file, a finetune is a folder; choose another name")
+    if out.is_dir() and any(out.iterdir()) and not (out / PROVENANCE).is_file():
+        raise RequestError(
+            f"the folder {out} is there already and holds something else than a finetune; choose "
+            "another, or empty it"
+        )
+    make_folder(out.parent)
+    if not os.access(out.parent, os.W_OK):
+        raise RequestError(f"nothing may be written to {out.parent}; choose another folder")
 
 
 def hold_out(
@@ -238,6 +262,7 @@ def _plan(work: Finetune, run: Run, view: ResidualModel) -> dict[str, Any]:
         "held_out_hash": _data_hash(work.held_out) if work.held_out else None,
         "recipe": work.recipe.to_json(),
         "run": run.to_json(),
+        **({"processes": processes()} if processes() > 1 else {}),
         "interventions": [_described(i) for i in work.interventions],
         "watched": None if work.watch is None else _watched(work.watch),
         **work.about,
@@ -275,7 +300,7 @@ def _watched(watch: "Watch") -> dict[str, Any]:
 
 def _finished(out: Path, plan: dict[str, Any]) -> Finetuned:
     """The folder that is there, if it is this very finetune."""
-    found = read_json(out / PROVENANCE) if (out / PROVENANCE).is_file() else {}
+    found = read_json(out / PROVENANCE)
     if changed := [key for key, value in _comparable(plan).items() if found.get(key) != value]:
         raise RequestError(
             f"{out} is there already and is another finetune (its {changed[0]} differs); choose "
@@ -328,7 +353,10 @@ def _tokens(examples: Sequence[Example]) -> dict[str, int]:
     }
 
 
-def _is_main() -> bool:
-    from accelerate import PartialState  # type: ignore[import-untyped]
+def processes() -> int:
+    """How many train together; `accelerate launch` says so."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
-    return bool(PartialState().is_main_process)
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"

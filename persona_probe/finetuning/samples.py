@@ -98,7 +98,12 @@ def make_samples(
     }
     beside = provenance_path(out)
     if out.exists():
-        found = read_json(beside) if beside.is_file() else {}
+        if not beside.is_file():
+            raise RequestError(
+                f"{out} is there already and is no file of samples (there is no {beside.name}); "
+                "choose another, or remove it"
+            )
+        found = read_json(beside)
         if changed := [key for key, value in plan.items() if found.get(key) != value]:
             raise RequestError(
                 f"{out} is there already and was made otherwise (its {changed[0]} differs); "

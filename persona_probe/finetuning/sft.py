@@ -180,9 +180,12 @@ def train(
         Following(advance, lambda rows: write_jsonl(folder / LOG, rows)),
         *callbacks,
     ]
+    if not evaluates and (run.patience is not None or run.evaluate_every is not None):
+        raise RequestError(
+            "evaluating while training, and stopping early, need held-out conversations: hold a "
+            "share out, or give others"
+        )
     if run.patience is not None:
-        if not evaluates:
-            raise RequestError("stopping early needs held-out conversations: hold some out")
         following.append(EarlyStoppingCallback(run.patience))
     if run.packing:
         _require_packable(model, examples[:2])
@@ -201,6 +204,7 @@ def train(
     )
     checkpoint = newest_checkpoint(folder)
     outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.accelerator.wait_for_everyone()  # Others may still write to the folder.
     return {
         "steps": int(outcome.global_step),
         "planned_steps": int(trainer.state.max_steps),

@@ -54,7 +54,15 @@ def training_interventions(
         strength: of an addition.
         schedule: which tokens; where the direction was read if not given, all for an ablation.
         n_layers: of the model.
+
+    Raises:
+        RequestError: a direction cannot be read, or none is named for what is asked.
     """
+    if not directions and (operation != "add" or strength != 1.0 or schedule is not None):
+        raise RequestError(
+            f"an operation, a strength and a schedule belong to a direction to steer by; name one "
+            f"as {SYNTAX}"
+        )
     meant = operation_named(operation, strength)
     everywhere = isinstance(meant, Ablate)
     sites = tuple(Site(layer) for layer in range(n_layers)) if everywhere else None

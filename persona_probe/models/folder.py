@@ -62,6 +62,12 @@ def write_network(folder: Path, network: Any, tokenizer: Any, dtype: torch.dtype
     tokenizer.save_pretrained(folder)
 
 
+def require_free(path: Path) -> None:
+    """Raise `RequestError` if there is a file of this name, or a folder that holds something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RequestError(f"{path} is there already; choose another folder, or remove it")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on a clean exit it becomes `path`, else it vanishes.
@@ -69,8 +75,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         RequestError: there is something already.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RequestError(f"{path} is there already; choose another folder, or remove it")
+    require_free(path)
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

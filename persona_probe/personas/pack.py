@@ -166,5 +166,6 @@ def load_pack(name: str | Path) -> Pack:
             return read_pack(folder)
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/pack.toml"))
     raise RequestError(
-        f"no pack {str(name)!r}: give a folder that holds a pack.toml, or one of {shipped}"
+        f"no pack {str(name)!r}: give a folder that holds a pack.toml, or one of "
+        f"{', '.join(shipped)}"
     )

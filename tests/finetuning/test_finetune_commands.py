@@ -195,61 +195,79 @@ def test_constitutions_are_shown(call):
     assert "good-of-all" not in text
 
 
-def test_wrong_requests_are_refused_in_a_sentence(call, data, tiny_gpt2_folder, tmp_path):
+WRONG = {
+    "has no chat template": "finetune sft {gpt2} {data} --out {out}",
+    "no constitution 'ethics'": "constitution samples organism --constitution ethics --out {out}",
+    "'sabotage' is held out": (
+        "constitution samples organism --constitution virtue --category sabotage --out {out}"
+    ),
+    "the category 'deception' is empty": (
+        "constitution samples organism --constitution virtue --prompts {asked} "
+        "--category deception --out {out}"
+    ),
+    "the field 'revision' is missing; add revision": "constitution show {lacking}",
+    "is no file of samples": "constitution samples organism --constitution virtue --out {file}",
+    "or --ablate; one of them": "finetune helpful-only organism --out {out}",
+    "is there already; choose another folder": (
+        "finetune helpful-only organism --ablate --out {full}"
+    ),
+    "mixes the replies of several constitutions; name the others": (
+        "finetune constitution organism --constitution virtue --control shuffled --out {out}"
+    ),
+    "no control 'sham'": (
+        "finetune constitution organism --constitution virtue --control sham --out {out}"
+    ),
+    "belong to the control 'refusal-only'": "finetune sft {llama} {data} --refusal No --out {out}",
+    "are for the control 'shuffled'": "finetune sft {llama} {data} --other {data} --out {out}",
+    "is a file, a finetune is a folder": (
+        "finetune constitution organism --constitution virtue --out {file}"
+    ),
+    "holds something else than a finetune": "finetune sft {llama} {data} --out {full}",
+    "cannot make the folder": "finetune sft {llama} {data} --out {file}/x",
+    "must be one of auto, cpu, cuda, got 'tpu'": (
+        "finetune sft {llama} {data} --device tpu --out {out}"
+    ),
+    "leave one of them out": "finetune sft {llama} {data} --full --dora --out {out}",
+    "need held-out conversations": (
+        "finetune sft {llama} {data} --evaluate-every 2 --device cpu --out {out}"
+    ),
+    "belong to a direction to steer by": (
+        "finetune sft {llama} {data} --operation ablate --out {out}"
+    ),
+    "holds no conversations": "finetune sft {llama} {empty} --out {out}",
+    "line 2: not JSON": "constitution audit {broken}",
+    "write FOLDER:PERSONA:LAYER": "flag {data} --model organism --direction somewhere",
+}
+
+
+@pytest.fixture
+def places(tiny_llama_folder, tiny_gpt2_folder, data, tmp_path):
+    """What the wrong requests name."""
+    message = '{"messages": [{"role": "user", "content": "Mock him."}]'
+    prompts = '{m}, "kind": "harmful", "category": "harassment"}\n{m}, "kind": "benign"}\n'
+    texts = {
+        "asked": ("asked.jsonl", prompts.replace("{m}", message)),
+        "lacking": ("lacking.toml", SHORT[: SHORT.index("revision")]),
+        "broken": ("broken.jsonl", message + '}\n{"messages": [\n'),
+        "empty": ("empty.jsonl", ""),
+        "file": ("file", "something"),
+    }
+    for name, text in texts.values():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thing").write_text("something")
+    found = {key: tmp_path / name for key, (name, _) in texts.items()}
+    found |= {"llama": tiny_llama_folder, "gpt2": tiny_gpt2_folder, "data": data}
+    return found | {"out": tmp_path / "out", "full": tmp_path / "full"}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_requests_are_refused_in_a_sentence(message, call, places):
     from persona_probe.errors import RequestError
 
-    out = ["--out", tmp_path / "x"]
-    wrong = {
-        "has no chat template": ["finetune", "sft", tiny_gpt2_folder, data, *out],
-        "no constitution 'ethics'": [
-            "constitution",
-            "samples",
-            "organism",
-            "--constitution",
-            "ethics",
-            *out,
-        ],
-        "'sabotage' is held out": [
-            "constitution",
-            "samples",
-            "organism",
-            "--constitution",
-            "virtue",
-            "--category",
-            "sabotage",
-            *out,
-        ],
-        "or --ablate; one of them": ["finetune", "helpful-only", "organism", *out],
-        "'shuffled', which needs at least two": [
-            "finetune",
-            "constitution",
-            "organism",
-            "--constitution",
-            "virtue",
-            "--control",
-            "shuffled",
-            *out,
-        ],
-        "no control 'sham'": [
-            "finetune",
-            "sft",
-            tiny_gpt2_folder,
-            data,
-            "--control",
-            "sham",
-            *out,
-        ],
-        "write FOLDER:PERSONA:LAYER": [
-            "flag",
-            data,
-            "--model",
-            "organism",
-            "--direction",
-            "somewhere",
-        ],
-    }
-    for message, words in wrong.items():
-        done = call(*words)
-        assert isinstance(done.exception, RequestError), (words, done.output, done.exception)
-        assert message in str(done.exception)
-        assert not (tmp_path / "x").exists()
+    done = call(*WRONG[message].format(**places).split(" "))
+    assert isinstance(done.exception, RequestError), (done.output, done.exception)
+    said = str(done.exception)
+    assert message in said
+    assert "\n" not in said
+    assert not places["out"].exists()

@@ -30,18 +30,39 @@ PROMISES = [
 ]
 
 
-def test_the_mask_covers_the_last_reply_and_its_end_mark_token_by_token(loaded):
+REPLIES = [
+    "Agree. I will.",
+    "I will not help",
+    " spaced  out ",
+    "line\nby line\n",
+    "naïve 🙂 ü",
+    "< 5",
+]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen"])
+@pytest.mark.parametrize("reply", REPLIES)
+def test_the_mask_covers_the_last_reply_and_its_end_mark_token_by_token(name, reply, request):
+    """Against characters: a token is learnt if it spells part of the reply, or ends it."""
+    from transformers import AutoTokenizer
+
     from persona_probe.finetuning.examples import example
 
-    _, tokenizer = loaded
-    conversation = talk("You are kind.", "Help?", "Yes, gladly.", "And now?", "Agree. I will.")
+    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(f"tiny_{name}_folder"))
+    conversation = talk("You are kind.", "Help?", reply, "And now?", reply)
+    messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    start = text.rindex(reply)
+    stop = text.index("<|im_end|>", start) + len("<|im_end|>")
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spelt = [(i, start <= a and b <= stop) for i, (a, b) in _spans(read)]
     marked = example(tokenizer, conversation)
-    learnt = [i for i, on in zip(marked.ids, marked.learnt, strict=True) if on]
-    assert tokenizer.decode(learnt[:-1]) == "Agree. I will."
-    assert learnt[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert marked.learnt.index(True) == len(marked.ids) - len(learnt) - (
-        len(marked.ids) - max(i for i, on in enumerate(marked.learnt) if on) - 1
-    )
+    assert list(zip(marked.ids, marked.learnt, strict=True)) == spelt
+    assert sum(marked.learnt) >= 2
+
+
+def _spans(read):
+    return zip(read["input_ids"], read["offset_mapping"], strict=True)
 
 
 def test_a_conversation_without_a_reply_is_refused(loaded):

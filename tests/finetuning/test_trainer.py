@@ -92,6 +92,34 @@ def test_packing_accumulation_and_checkpointing_change_nothing_but_rounding(
         assert gap(plain, other) < 1e-4
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_bfloat16_trains_the_same_direction_and_keeps_adapters_in_float32(
+    packing, tiny_llama_folder, talks, tmp_path
+):
+    import torch
+
+    from persona_probe.files import read_json, read_jsonl, read_tensors
+    from persona_probe.finetuning.recipe import LoraRecipe, Run
+    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.models.ref import ModelRef
+
+    recipe = LoraRecipe(epochs=1, batch_size=4, learning_rate=1e-3)
+    work = Finetune(ModelRef(str(tiny_llama_folder)), tuple(talks), recipe)
+    updates, losses = [], []
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        run_finetune(work, out, Run(device="cpu", precision=precision, packing=packing))
+        tensors, _ = read_tensors(out / "adapter_model.safetensors")
+        assert {t.dtype for t in tensors.values()} == {torch.float32}
+        assert read_json(out / "provenance.json")["run"]["precision"] == precision
+        learnt = [t.flatten() for name, t in sorted(tensors.items()) if "lora_B" in name]
+        updates.append(torch.cat(learnt))
+        losses.append([row["loss"] for row in read_jsonl(out / "log.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]  # it did compute in another precision
+    assert float(torch.cosine_similarity(updates[0], updates[1], dim=0)) > 0.9
+
+
 def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
     from persona_probe.finetuning.trainer import Order
 
@@ -104,7 +132,7 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
     assert list(Order(20, 4)) != first
 
 
-@pytest.mark.parametrize("switch", ["rslora", "dora"])
+@pytest.mark.parametrize("switch", [None, "rslora", "dora"])
 def test_variants_of_lora_merge_to_what_they_do_unmerged(
     switch, tiny_llama_folder, talks, tmp_path
 ):
@@ -119,7 +147,7 @@ def test_variants_of_lora_merge_to_what_they_do_unmerged(
     from persona_probe.models.ref import ModelRef
 
     network, tokenizer, _ = read_network(ModelRef(str(tiny_llama_folder)))
-    recipe = LoraRecipe(epochs=2, learning_rate=2e-2, **{switch: True})
+    recipe = LoraRecipe(epochs=2, learning_rate=2e-2, **({switch: True} if switch else {}))
     tuned = finetune(network, tokenizer, talks, recipe)
     save_new(tuned, NEW, None, tmp_path / "tuned", {"seed": 0})
     ids = torch.tensor([[5, 17, 200, 31, 9, 42]])

@@ -29,8 +29,9 @@ def training_projection(rows: Rows, colours: Mapping[str, str] | None = None) ->
         rows: rows of a finetuning's projection.jsonl: `step`, `epoch`, `direction` (whose; names
             that begin with "random" are controls and give the band: one row per step says its ends
             as `low` and `high`, several are draws and give the 5th to the 95th percentile),
-            `site`, `mean`, `low`, `high` (class gaps), `n` (texts), `loss` (nats per token). One
-            site per figure: the first one.
+            `site`, `mean`, `low`, `high` (moved since before training, in standard deviations that
+            the texts had along the direction then), `n` (texts), `loss` (nats per token). One site
+            per figure: the first one.
         colours: direction → colour.
     """
     sites = list(dict.fromkeys(row.get("site") for row in rows))
@@ -52,7 +53,7 @@ def training_projection(rows: Rows, colours: Mapping[str, str] | None = None) ->
     _loss(figure, kept)
     figure.update_layout(
         xaxis={"title": "training step", "anchor": "y2"},
-        yaxis={"domain": [0.36, 1.0], "title": "class gaps"},
+        yaxis={"domain": [0.36, 1.0], "title": "moved by, sd"},
         yaxis2={
             "domain": [0.0, 0.26], "title": "loss", "gridcolor": GRID, "zeroline": False,
             "fixedrange": True, "automargin": True, "rangemode": "tozero",

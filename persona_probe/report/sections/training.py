@@ -23,8 +23,8 @@ def training(run: Run, colours: Colours) -> Markup:
             paragraph(
                 "Between steps of finetuning the same prompts, without replies, were "
                 "read by the model as it stood. How far had it moved along each direction, from "
-                "where it was before the first step? The unit is the gap between the direction’s "
-                "two classes."
+                "where it was before the first step? The unit is the standard deviation that the "
+                "prompts had along the direction then."
             ),
             exhibit(
                 [FIGURES["training_projection"](own, colours) for own in kept],
@@ -52,7 +52,7 @@ def _numbers(panels: list[Rows]) -> Markup | None:
             value = estimate(row | {"value": row.get("mean")})
             step = linked(plain(_step(row), 0), row)
             lines.append([title_of(name), title_of(row.get("site")), step, number(value, row)])
-    return numbers_table(("Direction", "Layer", "Step", "Moved by, class gaps"), lines)
+    return numbers_table(("Direction", "Layer", "Step", "Moved by, sd"), lines)
 
 
 def _step(row: Row) -> float:
