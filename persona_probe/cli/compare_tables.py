@@ -17,6 +17,24 @@ if TYPE_CHECKING:
 
 Lines = list[list[str]]
 
+ALONG = (
+    "cosine to shift: direction against the mean of after - before, 95 % over families; "
+    "noise-free: without the shift's sampling noise, not clipped. null: |cosine| to balanced sign "
+    "flips of the shifts. floor: the placebo's; ceiling: the second seed's own shift. shift: along "
+    "the direction, in standard deviations before."
+)
+MOVED = (
+    "CKA: 1 where activations keep their geometry. constant: energy of the shifts that is the same "
+    "for every prompt. top 1 / {k}: energy in the first of their directions, beside noise of this "
+    "size. in older span: noise-free share of the mean shift in the span of the directions given; "
+    "null: of as many random directions with the activations' covariance."
+)
+ALIKE = (
+    "cosine: between the mean shifts; noise-free: from products of different families only; null: "
+    "|cosine| to balanced sign flips. subspace: mean cosine of the {k} principal angles, each side "
+    "on another half of the families; in brackets the same of one finetune with itself."
+)
+
 
 def finetunes(found: "Finetunes") -> list[str]:
     """What moved, along which directions, how much of it was there before, and who agrees."""
@@ -44,7 +62,7 @@ def finetunes(found: "Finetunes") -> list[str]:
         heads += ["floor", "ceiling", "shift (sd before)"]
         heads = ["finetune", *heads] if several else heads
         title = f"Did it move along directions that were there before? {_counted(found)}"
-        texts.append(table(heads, rows, title))
+        texts.append(f"{table(heads, rows, title)}\n{ALONG}")
     texts.append(_moved(found))
     if found.pairs:
         texts.append(_pairs(found))
@@ -85,7 +103,8 @@ def _moved(found: "Finetunes") -> str:
     k = found.spectra[0].k
     heads = ["finetune", "layer", "CKA with before", "constant", f"top 1 / {k}", "noise top 1"]
     heads += ["rank (noise)", "in older span", "null 97.5%"]
-    return table(heads, rows, f"What moved, and how much of it was there before? {_counted(found)}")
+    title = f"What moved, and how much of it was there before? {_counted(found)}"
+    return f"{table(heads, rows, title)}\n{MOVED.format(k=k)}"
 
 
 def _pairs(found: "Finetunes") -> str:
@@ -107,7 +126,8 @@ def _pairs(found: "Finetunes") -> str:
         )
     heads = ["shifts", "layer", "cosine", "whitened", "noise-free", "null 97.5%"]
     heads += ["CKA (null)", "subspace (itself)"]
-    return table(heads, rows, f"Do the finetunes move it alike? {_counted(found)}")
+    text = table(heads, rows, f"Do the finetunes move it alike? {_counted(found)}")
+    return f"{text}\n{ALIKE.format(k=found.spectra[0].k)}"
 
 
 def transfer(found: "Sequence[TransferMatrix]") -> list[str]:
