@@ -24,7 +24,7 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
     n, clusters = min(one.n, other.n), min(one.n_clusters, other.n_clusters)
     ends = (one.low, one.high, other.low, other.high)
     if any(math.isnan(end) for end in ends) or one.level != other.level:
-        return Estimate(value, math.nan, math.nan, n, clusters, one.level, "no interval")
+        return Estimate(value, math.nan, math.nan, n, clusters, one.level, "one has none")
     below = math.hypot(one.value - one.low, other.high - other.value)
     above = math.hypot(one.high - one.value, other.value - other.low)
     return Estimate(value, value - below, value + above, n, clusters, one.level)

@@ -84,6 +84,8 @@ class Estimate:
     def __str__(self) -> str:
         if not self.defined:
             return f"undefined ({self.reason})"
+        if math.isnan(self.low):
+            return f"{self.value:.3f} (n = {self.n}; no interval: {self.reason})"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
     def _repr_html_(self) -> str:

@@ -68,7 +68,7 @@ def test_one_cluster_has_a_mean_and_no_interval() -> None:
     assert estimate.value == 2.0
     assert np.isnan(estimate.low)
     assert estimate.reason is not None
-    assert "one cluster" in estimate.reason
+    assert estimate.reason == "clusters: 1, and an interval needs 5"
 
 
 def test_the_mean_of_nothing_is_undefined_and_never_zero() -> None:

@@ -26,7 +26,8 @@ def test_an_undefined_number_is_null_with_its_reason_and_comes_back_as_nan() -> 
 def test_an_absent_interval_excludes_nothing_and_lies_within_nothing() -> None:
     from persona_probe.statistics import Estimate
 
-    alone = Estimate(0.5, math.nan, math.nan, n=4, n_clusters=1)
+    alone = Estimate(0.5, math.nan, math.nan, n=4, n_clusters=1, reason="one family")
+    assert str(alone) == "0.500 (n = 4; no interval: one family)"
     assert not alone.excludes(0.0)
     assert not alone.within(10.0)
     bounded = Estimate(0.5, 0.4, 0.6, n=4, n_clusters=4)
