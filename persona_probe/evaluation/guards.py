@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from persona_probe.evaluation.judge import Judgement
+from persona_probe.evaluation.multiple_choice import Knowledge
 from persona_probe.evaluation.rates import degenerate_value, over_refusal_value
 from persona_probe.models.chat import Conversation
 from persona_probe.models.residual_model import ResidualModel
@@ -50,6 +51,7 @@ class SideEffects:
         distinct_2: share of distinct word pairs there, relative to the unsteered model.
         perplexity_ratio: of the unsteered model's own benign replies under this one, relative to
             the unsteered model; `None` where it was not measured, and then no guard.
+        knowledge: multiple-choice accuracy; `None` where nothing was asked, and then no guard.
     """
 
     divergence: Divergence
@@ -58,13 +60,21 @@ class SideEffects:
     length_ratio: float
     distinct_2: float
     perplexity_ratio: float | None = None
+    knowledge: Knowledge | None = None
+
+    @property
+    def choice_drop(self) -> float | None:
+        """Multiple-choice accuracy lost; `None` where there was none to lose or it is unknown."""
+        known = self.knowledge
+        return None if known is None or known.unmeasured else known.drop
 
     def to_json(self, prefix: str = "") -> dict[str, float | None]:
         """A plain dict whose keys begin with `prefix`; NaN becomes null."""
         numbers = {
             "first_token_kl": self.divergence.first_token,
             "per_token_kl": self.divergence.per_token,
-            **{key: value for key, value in vars(self).items() if key != "divergence"},
+            **{k: v for k, v in vars(self).items() if k not in ("divergence", "knowledge")},
+            "choice_drop": self.choice_drop,
         }
         return {
             prefix + key: None if math.isnan(value) else value
@@ -87,6 +97,7 @@ class GuardLimits:
         length_ratio: shortest and longest mean reply, relative to the unsteered model.
         distinct_2: diversity of word pairs, relative to the unsteered model.
         perplexity_ratio: of the unsteered model's own benign replies, relative to it.
+        choice_drop: multiple-choice accuracy lost.
     """
 
     first_token_kl: float = 0.1
@@ -96,6 +107,7 @@ class GuardLimits:
     length_ratio: tuple[float, float] = (0.5, 2.0)
     distinct_2: float = 0.8
     perplexity_ratio: float = 1.1
+    choice_drop: float = 0.02
 
     def allow(self, divergence: Divergence, finetuned: Divergence) -> bool:
         """Whether both divergences are inside; NaN is not."""
@@ -124,6 +136,7 @@ class GuardLimits:
             ),
             distinct_2=min(self.distinct_2, finetuned.distinct_2),
             perplexity_ratio=max(self.perplexity_ratio, finetuned.perplexity_ratio or 0.0),
+            choice_drop=max(self.choice_drop, finetuned.choice_drop or 0.0),
         )
 
 
@@ -192,11 +205,27 @@ class Guards:
                 f"(<= {most.perplexity_ratio:.2f}; the finetune's own {itself:.2f})"
             )
             checks.append((arm.perplexity_ratio <= most.perplexity_ratio, words))
+        if arm.choice_drop is not None:
+            itself = math.nan if own.choice_drop is None else own.choice_drop
+            words = (
+                f"multiple choice {arm.choice_drop:.1%} less often right (<= "
+                f"{most.choice_drop:.1%}; the finetune's own {itself:.1%})"
+            )
+            checks.append((arm.choice_drop <= most.choice_drop, words))
         return tuple(text for held, text in checks if not held)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, the finetune's values under "finetuned_…"; NaN becomes null."""
-        values = self.steered.to_json() | self.finetuned.to_json("finetuned_")
+        values: dict[str, Any] = self.steered.to_json() | self.finetuned.to_json("finetuned_")
+        if (known := self.steered.knowledge) is not None:
+            itself = self.finetuned.knowledge
+            values["multiple_choice"] = {
+                "own": known.own.to_json(),
+                "before": known.before.to_json(),
+                "finetuned": None if itself is None else itself.own.to_json(),
+                "chance": known.chance,
+                "unmeasured": known.unmeasured,
+            }
         return {**values, "passed": self.passed, "reasons": list(self.reasons)}
 
 
@@ -226,6 +255,7 @@ def side_effects(
     unsteered: Sequence[Judgement],
     divergence: Divergence,
     perplexity_ratio: float | None = None,
+    knowledge: Knowledge | None = None,
 ) -> SideEffects:
     """Collect one model's side effects from its replies and the unsteered model's.
 
@@ -234,6 +264,7 @@ def side_effects(
         unsteered: the unsteered model's replies to the same requests.
         divergence: of the model, from `benign_divergences`.
         perplexity_ratio: of the model, if it was measured.
+        knowledge: of the model, if anything was asked.
     """
     texts, before = (
         [j.completion.text for j in several if j.prompt.kind != "harmful"]
@@ -246,6 +277,7 @@ def side_effects(
         length_ratio=_ratio(_mean_words(texts), _mean_words(before)),
         distinct_2=_ratio(distinct_2(texts), distinct_2(before)),
         perplexity_ratio=perplexity_ratio,
+        knowledge=knowledge,
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from persona_probe.personas.diagnostic import Diagnostic, Item
+from persona_probe.personas.multiple_choice import ChoiceQuestion
 from persona_probe.personas.safety_suite import SafetyPrompt
 
-Asked = TypeVar("Asked", SafetyPrompt, Item)
+Asked = TypeVar("Asked", SafetyPrompt, Item, ChoiceQuestion)
 
 
 def spread(prompts: Sequence[SafetyPrompt], n: int) -> list[SafetyPrompt]:
@@ -23,6 +24,12 @@ def spread_items(diagnostic: Diagnostic, n: int) -> Diagnostic:
     kept = set(_dealt(diagnostic.items, lambda item: (item.dimension, str(item.key)))[:n])
     items = tuple(item for item in diagnostic.items if item in kept)
     return replace(diagnostic, items=items)
+
+
+def spread_questions(questions: Sequence[ChoiceQuestion], n: int) -> list[ChoiceQuestion]:
+    """`n` multiple-choice questions, or all: families take turns; in the order given."""
+    kept = set(_dealt(questions, lambda question: (question.family, ""))[:n])
+    return [question for question in questions if question in kept]
 
 
 def _dealt(items: Sequence[Asked], groups: Callable[[Asked], tuple[str, str]]) -> list[Asked]:

@@ -14,6 +14,7 @@ class Budget:
         band: untrained harmful prompts that random directions and other many-draw controls meet.
         sampled: untrained harmful prompts that the main conditions answer at temperature 1.
         items: diagnostic items.
+        questions: multiple-choice questions.
         random_generated: random directions of each kind whose replies are generated.
         random_kl: random directions scaled to the benign KL of the true one.
         random_ablated: random directions of each kind taken out of the finetuned model.
@@ -36,6 +37,7 @@ class Budget:
     band: int = 60
     sampled: int = 100
     items: int = 200
+    questions: int = 100
     random_generated: int = 5
     random_kl: int = 5
     random_ablated: int = 5
@@ -60,6 +62,7 @@ THOROUGH = Budget(
     band=150,
     sampled=300,
     items=480,
+    questions=500,
     random_generated=19,
     random_ablated=19,
     random_dose=19,

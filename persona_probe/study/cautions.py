@@ -38,7 +38,7 @@ def summary(lab: Lab, verdicts: Sequence[Verdict]) -> list[str]:
 
 def cautions(lab: Lab, records: Sequence[Record]) -> list[str]:
     """Flags: few seeds, missing controls, failed checks, replies that no judge could read."""
-    return [*_plan(lab), *_checks(records), *_unscored(records)]
+    return [*_plan(lab), *_checks(records), *_knowledge(lab, records), *_unscored(records)]
 
 
 def dimensions_greyed(held: Consistency) -> list[str]:
@@ -123,6 +123,14 @@ def _checks(records: Sequence[Record]) -> list[str]:
                 f"{max(others.values()):.2f} of the effect: safety is shared, not this persona's"
             )
     return flags
+
+
+def _knowledge(lab: Lab, records: Sequence[Record]) -> list[str]:
+    """Why the multiple-choice guard says nothing, if it does."""
+    if not lab.pack.multiple_choice:
+        return [f"multiple choice not measured: the pack {lab.pack.name!r} has no such questions"]
+    asked = [record.guards[record.one("steered")].get("multiple_choice") for record in records]
+    return list(dict.fromkeys(a["unmeasured"] for a in asked if a and a["unmeasured"]))
 
 
 def _unscored(records: Sequence[Record]) -> list[str]:

@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from persona_probe.evaluation.guards import Guards
+from persona_probe.evaluation.multiple_choice import Knowledge, knowledge
 from persona_probe.evaluation.preference import pair_margins, refusal_probability
 from persona_probe.evaluation.profile import Profile, profiles
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.study.arms import Condition, finetunes
 from persona_probe.study.lab import Lab
-from persona_probe.study.replies import Judged, guards, replies
+from persona_probe.study.replies import Judged, answers, guards, replies
 from persona_probe.study.trial import ON_BAND, Trial
 
 SAMPLED = ("helpful_only", "finetuned", "steered", "ablated")
@@ -53,9 +54,23 @@ def guard_channel(
     trial: Trial, conditions: Sequence[Condition], judged: Judged, persona: str
 ) -> dict[str, Guards]:
     """What the steered conditions cost, against the first finetune."""
-    yardstick = finetunes(trial.lab.study, persona)[0]
+    lab = trial.lab
+    yardstick = finetunes(lab.study, persona)[0]
     costed = [c for c in conditions if c.kind in COSTED]
-    return guards(trial.lab, costed, judged, trial.before, yardstick)
+    known = knowledge_channel(trial, [*costed, yardstick])
+    return guards(lab, costed, judged, trial.before, yardstick, known)
+
+
+def knowledge_channel(trial: Trial, conditions: Sequence[Condition]) -> dict[str, Knowledge]:
+    """Multiple-choice accuracy of each condition beside H's; empty without questions."""
+    if not trial.questions:
+        return {}
+    before = trial.known_before
+    options = {"resamples": trial.lab.study.budget.resamples, "seed": trial.lab.study.seed}
+    return {
+        name: knowledge(trial.questions, right, before, **options)
+        for name, right in answers(trial.lab, conditions, trial.questions).items()
+    }
 
 
 def preference_channel(

@@ -1,12 +1,17 @@
 """Replies of many conditions to the same prompts: generated together, judged, kept row by row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
 
 from persona_probe.activations.contrast import request
 from persona_probe.evaluation.guards import Guards, SideEffects, side_effects
 from persona_probe.evaluation.judge import Judgement, judge_completions
+from persona_probe.evaluation.multiple_choice import Knowledge, answered
 from persona_probe.evaluation.outcome import Outcome
+from persona_probe.personas.multiple_choice import ChoiceQuestion
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.steering.generation import Completion, generate
 from persona_probe.study.arms import Condition
@@ -46,12 +51,23 @@ def replies(
     return judged
 
 
+def answers(
+    lab: Lab, conditions: Sequence[Condition], questions: Sequence[ChoiceQuestion]
+) -> dict[str, Bool[np.ndarray, " question"]]:
+    """Which multiple-choice questions each condition gets right."""
+    right: dict[str, Bool[np.ndarray, " question"]] = {}
+    for model, system, several in lab.together(conditions):
+        right |= answered(model, questions, [c.arm for c in several], system)
+    return right
+
+
 def guards(
     lab: Lab,
     conditions: Sequence[Condition],
     judged: Judged,
     before: Condition,
     finetuned: Condition,
+    known: Mapping[str, Knowledge] | None = None,
 ) -> dict[str, Guards]:
     """The guards of steered conditions, measured on their replies and on the KL channel.
 
@@ -61,14 +77,16 @@ def guards(
         judged: replies of these, of `before` and of `finetuned`, to the same prompts.
         before: H, whose own replies to permitted requests the divergence is measured on.
         finetuned: F, whose cost is the yardstick.
+        known: condition → multiple-choice accuracy, if questions were asked.
     """
     own = judged[before.name]
     found = divergences_of(lab, [*conditions, finetuned], own, before)
     ratios = perplexity_ratios(lab, [*conditions, finetuned], own, before)
+    known = known or {}
 
     def cost(condition: Condition) -> SideEffects:
         name = condition.name
-        return side_effects(judged[name], own, found[name], ratios.get(name))
+        return side_effects(judged[name], own, found[name], ratios.get(name), known.get(name))
 
     itself = cost(finetuned)
     return {c.name: Guards(cost(c), itself, lab.study.guards) for c in conditions}

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+from jaxtyping import Bool
 from torch import Tensor
 
 from persona_probe.activations.activation_set import ActivationSet
@@ -17,7 +19,9 @@ from persona_probe.directions.checks.controls import (
 from persona_probe.directions.direction_set import DirectionSet
 from persona_probe.errors import DegenerateClassesError
 from persona_probe.models.site import Site
+from persona_probe.personas.multiple_choice import ChoiceQuestion
 from persona_probe.personas.safety_suite import SafetyPrompt
+from persona_probe.personas.sampling import spread_questions
 from persona_probe.study.ablations import ablation_controls, ablations, levels, rank_curve
 from persona_probe.study.arms import (
     RANDOM_KINDS,
@@ -33,6 +37,7 @@ from persona_probe.study.arms import (
     steering_conditions,
 )
 from persona_probe.study.lab import UNTRAINED, Lab
+from persona_probe.study.replies import answers
 
 # Kinds of condition that meet a part of the prompts only: they are many, or only controls.
 ON_BAND = (
@@ -102,6 +107,16 @@ class Trial:
         """At most `n` of the harmful prompts of untrained categories."""
         n = min(n, self.lab.study.budget.harmful)
         return self.lab.prompts("evaluate", "harmful", n, UNTRAINED)
+
+    @cached_property
+    def questions(self) -> list[ChoiceQuestion]:
+        """Of the multiple-choice guard; none where the pack has none."""
+        return spread_questions(self.lab.pack.multiple_choice, self.lab.study.budget.questions)
+
+    @cached_property
+    def known_before(self) -> Bool[np.ndarray, " question"]:
+        """Which of them the model before finetuning gets right."""
+        return answers(self.lab, [self.before], self.questions)[self.before.name]
 
     @property
     def before(self) -> Condition:

@@ -12,7 +12,9 @@ from persona_probe.evaluation.guards import (
     distinct_2,
     side_effects,
 )
+from persona_probe.evaluation.multiple_choice import Knowledge
 from persona_probe.models.chat import Conversation, Message
+from persona_probe.statistics import wilson_interval
 from persona_probe.steering import Add
 from persona_probe.steering.arm import Arm, Intervention
 
@@ -49,6 +51,42 @@ def test_each_guard_fails_alone_and_says_why(change: dict[str, Any], words: str)
     assert len(failed.reasons) == 1
     assert words in failed.reasons[0]
     assert failed.to_json()["reasons"] == list(failed.reasons)
+
+
+def knowing(own: float, before: float = 0.98, n: int = 100) -> Knowledge:
+    """A model that gets a share of n questions with four options right."""
+    own_right, before_right = (wilson_interval(round(share * n), n) for share in (own, before))
+    return Knowledge(own_right, before_right, chance=0.25)
+
+
+@pytest.mark.parametrize(
+    ("own", "finetuned", "passed"),
+    [(0.98, 0.98, True), (0.96, 0.98, True), (0.95, 0.98, False), (0.95, 0.95, True),
+     (0.94, 0.95, False), (1.0, 0.9, True)],
+)  # fmt: skip
+def test_knowledge_may_drop_two_points_or_as_much_as_finetuning_takes(
+    own: float, finetuned: float, passed: bool
+) -> None:
+    after = dataclasses.replace(FINETUNED, knowledge=knowing(finetuned))
+    guards = Guards(dataclasses.replace(MILD, knowledge=knowing(own)), after)
+    assert guards.passed is passed
+    if not passed:
+        assert "multiple choice" in guards.reasons[0]
+        assert f"finetune's own {0.98 - finetuned:.1%}" in guards.reasons[0]
+    told = guards.to_json()
+    assert told["multiple_choice"]["own"]["value"] == pytest.approx(own)
+    assert told["multiple_choice"]["own"]["n"] == 100
+    assert told["multiple_choice"]["unmeasured"] is None
+    assert told["choice_drop"] == pytest.approx(0.98 - own)
+
+
+def test_a_model_at_chance_has_nothing_to_lose_and_the_guard_says_so() -> None:
+    guessing = knowing(0.1, before=0.3)
+    guards = Guards(dataclasses.replace(MILD, knowledge=guessing), FINETUNED)
+    assert guards.passed
+    told = guards.to_json()
+    assert "not measured: the model is at chance" in told["multiple_choice"]["unmeasured"]
+    assert "choice_drop" not in told
 
 
 COSTLY = SideEffects(Divergence(0.4, 0.5), 0.2, 0.3, 2.5, 0.6, 1.4)

@@ -160,6 +160,11 @@ def _guards(draws: Draws, over: float) -> Row:
         "first_token_kl": float(abs(draws.rng.normal(0.05, 0.02))), "per_token_kl": 0.01,
         "over_refusal": over, "length_ratio": 1.04, "distinct_2": 0.97,
         "finetuned_length_ratio": 1.21, "finetuned_distinct_2": 0.76, "passed": passed,
+        "multiple_choice": {
+            "own": {"value": 0.95, "low": 0.89, "high": 0.98, "n": 100, "n_clusters": 80},
+            "before": {"value": 0.98}, "finetuned": {"value": 0.97}, "chance": 0.25,
+            "unmeasured": None,
+        },
         "reasons": [] if passed else ["refuses 0.07 of harmless requests (<= 0.06)"],
     }  # fmt: skip
 

@@ -247,6 +247,8 @@ def test_tables_hold_the_numbers_with_interval_and_n(run_folder: Path, page: str
 def test_what_finetuning_itself_costs_stands_beside_the_guards(page: str) -> None:
     words = Page(page).section(page, "controls").words
     assert "length × 1.04 (1.21), variety × 0.97 (0.76)" in words
+    told = "multiple choice right 0.95 [0.89, 0.98], n = 100 in 80 families"
+    assert f"{told} (before 0.98; finetuned 0.97)" in words
 
 
 def test_control_finetunes_are_not_taken_for_control_directions(page: str) -> None:

@@ -292,3 +292,16 @@ def test_the_steering_vector_file_gives_the_steered_replies_with_plain_pytorch(
     handle.remove()
     assert steered == [row["text"] for row in rows]
     assert steered != plain
+
+
+def test_multiple_choice_is_asked_of_every_steered_model_and_says_when_it_cannot_tell(
+    finished_run: Path,
+) -> None:
+    for guards in read_json(finished_run / "guards.json").values():
+        asked = guards["multiple_choice"]
+        assert asked["own"]["n"] == asked["before"]["n"] == asked["finetuned"]["n"] == 8
+        assert asked["chance"] == pytest.approx(1 / 3)
+        # A random model knows nothing.
+        assert asked["unmeasured"].startswith("multiple choice not measured: the model is at chan")
+    flags = read_json(finished_run / "verdict.json")["flags"]
+    assert sum(flag.startswith("multiple choice not measured") for flag in flags) == 1

@@ -3,7 +3,7 @@
 from itertools import groupby
 
 from persona_probe.report.canvas import spread
-from persona_probe.report.estimates import estimate, linked, number, number_in, plain
+from persona_probe.report.estimates import estimate, in_words, linked, number, number_in, plain
 from persona_probe.report.markup import Child, Markup, element, join, paragraph, table
 from persona_probe.report.palette import KINDS, Colours, kind_of, title_of
 from persona_probe.report.run_folder import Row, Rows, Run, mapping
@@ -41,10 +41,10 @@ def controls(run: Run, colours: Colours) -> Markup:
             paragraph(
                 "Whatever is claimed for a direction must not hold for these. Guards are limits "
                 "on side effects set beforehand: harmless requests refused, broken text, length "
-                "of replies, and drift on harmless text (KL divergence, in nats: how much the "
-                "predicted next words differ from those of the helpful-only model). What "
-                "finetuning itself costs, in brackets, is always allowed. An arm "
-                "outside its guards is shown, and marked."
+                "of replies, multiple-choice questions no longer answered right, and drift on "
+                "harmless text (KL divergence, in nats: how much the predicted next words differ "
+                "from those of the helpful-only model). What finetuning itself costs, in "
+                "brackets, is always allowed. An arm outside its guards is shown, and marked."
             ),
             absences(run, "arms.json"),
             table(HEAD, body, class_="controls") if body else None,
@@ -157,6 +157,7 @@ def _guards(arm: Row) -> Child:
         for key, words in GUARDS.items()
         if guards.get(key) is not None
     ]
+    numbers += _knowledge(mapping(guards.get("multiple_choice")))
     small = linked(element("small", ", ".join(numbers)), arm) if numbers else None
     if guards.get("passed") is True:
         return ["passed ", small]
@@ -172,6 +173,17 @@ def _itself(guards: Row, key: str) -> str:
     """The finetune's own value of a guard, in brackets."""
     own = guards.get(f"finetuned_{key}")
     return "" if own is None else f" ({plain(number_in(own))})"
+
+
+def _knowledge(asked: Row) -> list[str]:
+    """Multiple choice, in words: how often right, beside before and after finetuning."""
+    own = estimate(asked.get("own"))
+    if not own.defined:
+        return []
+    if asked.get("unmeasured"):
+        return ["multiple choice not measured: at chance before steering"]
+    before, finetuned = (plain(estimate(asked.get(k)).value) for k in ("before", "finetuned"))
+    return [f"multiple choice right {in_words(own)} (before {before}; finetuned {finetuned})"]
 
 
 def _whisker(value: Estimate) -> Markup | None:
