@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from finetunes_by_command import CONSTITUTIONS, commands
+from projection_while_training import r, r_over_groups
 
 from persona_probe.activations.capture import capture
 from persona_probe.activations.contrast import contrast
@@ -31,7 +32,7 @@ from persona_probe.models.chat import Conversation, Message
 from persona_probe.models.conversations import read_conversations
 from persona_probe.models.site import Site
 from persona_probe.organism.trials import HELPFUL, Trials
-from persona_probe.statistics import cluster_bootstrap, permutation_p
+from persona_probe.statistics import permutation_p
 from persona_probe.steering.arm import Arm
 from persona_probe.steering.generation import generate
 
@@ -177,18 +178,17 @@ def prediction(trials: Trials, several: list[Direction], folder: Path) -> dict[s
     groups = [name.rsplit("-", 1)[0] for name in names]  # seeds of one finetune belong together
     rows = {}
     for p in CONSTITUTIONS:
-        nulls = np.array([_r(v, went[p]) for v in random])
+        nulls = np.array([r(v, went[p]) for v in random])
         row: dict[str, Any] = {"random, |r|": np.quantile(np.abs(nulls), [0.5, 0.975]).tolist()}
         for place in PLACES:
-            x = np.array(means[f"{p}@{place} {CHOSEN}"])
-            value = _interval(x, np.array(went[p]), groups)
+            value = r_over_groups(means[f"{p}@{place} {CHOSEN}"], went[p], groups)
             row[place] = value | {"p_random": permutation_p(abs(value["value"]), np.abs(nulls))}
             row[f"{place}, by layer"] = [
-                _r(means[f"{p}@{place} {layer}"], went[p]) for layer in LAYERS
+                r(means[f"{p}@{place} {layer}"], went[p]) for layer in LAYERS
             ]
             others = [q for q in CONSTITUTIONS if q != p]
             row[f"{place}, other directions"] = [
-                _r(means[f"{q}@{place} {CHOSEN}"], went[p]) for q in others
+                r(means[f"{q}@{place} {CHOSEN}"], went[p]) for q in others
             ]
         rows[p] = row
     largest = {
@@ -202,25 +202,6 @@ def prediction(trials: Trials, several: list[Direction], folder: Path) -> dict[s
     }
     kept = {d: v for d, v in means.items() if not d.startswith("random")}
     return {"data_sets": names, "r": rows, "own_largest": largest, "means": kept, "moved": went}
-
-
-def _r(x: Sequence[float], y: Sequence[float]) -> float:
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _interval(x: np.ndarray, y: np.ndarray, groups: list[str]) -> dict[str, Any]:
-    """Pearson's r over data sets; the interval resamples groups of seeds."""
-    index = {g: i for i, g in enumerate(dict.fromkeys(groups))}
-    group = np.array([index[g] for g in groups])
-
-    def statistic(w: np.ndarray) -> np.ndarray:
-        v = w[:, group]
-        v = v / v.sum(axis=1, keepdims=True)
-        a, b = x - (v @ x)[:, None], y - (v @ y)[:, None]
-        return (v * a * b).sum(axis=1) / np.sqrt((v * a * a).sum(axis=1) * (v * b * b).sum(axis=1))
-
-    [found] = cluster_bootstrap(statistic, len(x), len(index), resamples=5000)
-    return dict(found.to_json())
 
 
 def main(finetunes: Path, folder: Path) -> None:

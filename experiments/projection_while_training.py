@@ -1,8 +1,9 @@
 """Watch the organism's finetunes select a persona, and compare that with what they do.
 
-    python experiments/projection_while_training.py FOLDER
+    python experiments/projection_while_training.py FOLDER [RUN ...]
 
-See 2026-11-25-projection-while-training.md. A call that was stopped goes on.
+See 2026-11-25-projection-while-training.md. A call that was stopped goes on; named runs only, such
+as virtue-0, can be made first.
 """
 
 import json
@@ -111,38 +112,31 @@ def one_run(name: str, folder: Path) -> None:
     write_json(folder / "done.json", {"examples": len(data)})
 
 
-def behaviour(folder: Path) -> dict[str, Any]:
-    """Refusal probability and profile of every checkpoint, on evaluation prompts."""
-    if (folder / "behaviour.json").exists():
-        return dict(read_json(folder / "behaviour.json"))
+def behaviour(name: str, folder: Path) -> dict[str, Any]:
+    """Refusal probability and profile of every checkpoint of a run, on evaluation prompts."""
+    if (folder / name / "behaviour.json").exists():
+        return dict(read_json(folder / name / "behaviour.json"))
     model = load_model(str(CHECKPOINT), device="cpu")
     families = PACK.split().evaluate
     untrained = PACK.suite.of(kind="harmful", tiers=("T1", "T2"), families=families).prompts
     items = PACK.diagnostic.of(families)
     own = {p.name: profiles(model, items, [Arm("bare")], p.constitution)[0] for p in PACK.personas}
-    rows = {}
-    for name in (*RUNS, *CONTROLS):
-        paths = sorted((folder / name).glob("step-*"))
-        arms = [Arm(path.name, adapter=str(path)) for path in paths]
-        refusing = refusal_probability(
-            model, untrained, arms, PACK.judge_rules, PACK.neutral_system
-        ).refusal_mass
-        shown = profiles(model, items, arms, PACK.neutral_system)
-        random = random_curves(model, paths)
-        kind = name.rsplit("-", 1)[0]
-        towards = {
-            p: [moved(s, shown[0], own[p], resamples=10).value for s in shown] for p in PERSONAS
-        }
-        rows[name] = {
-            "steps": [int(path.name[5:]) for path in paths],
-            "refusal": refusing.mean(dim=1).tolist(),
-            "profile": towards.get(kind, towards["virtue"]),
-            "profile_towards": towards,
-            "random": random,
-        }
-        print(name, rows[name]["refusal"][-1], rows[name]["profile"][-1], flush=True)
-    found = {"n_prompts": len(untrained), "n_items": len(items), "runs": rows}
-    write_json(folder / "behaviour.json", found)
+    paths = sorted((folder / name).glob("step-*"))
+    arms = [Arm(path.name, adapter=str(path)) for path in paths]
+    refusing = refusal_probability(model, untrained, arms, PACK.judge_rules, PACK.neutral_system)
+    shown = profiles(model, items, arms, PACK.neutral_system)
+    towards = {p: [moved(s, shown[0], own[p], resamples=10).value for s in shown] for p in PERSONAS}
+    kind = name.rsplit("-", 1)[0]
+    found = {
+        "n_prompts": len(untrained),
+        "n_items": len(items),
+        "steps": [int(path.name[5:]) for path in paths],
+        "refusal": refusing.refusal_mass.mean(dim=1).tolist(),
+        "profile": towards.get(kind, towards["virtue"]),
+        "profile_towards": towards,
+        "random": random_curves(model, paths),
+    }
+    write_json(folder / name / "behaviour.json", found)
     return found
 
 
@@ -184,6 +178,21 @@ def over_runs(values: list[float]) -> dict[str, Any]:
     return e.to_json() | {"runs": [round(v, 4) for v in values]}
 
 
+def r_over_groups(x: Any, y: Any, groups: list[str]) -> dict[str, Any]:
+    """Pearson's r over finetunes; the interval resamples groups, for instance of seeds."""
+    index = {g: i for i, g in enumerate(dict.fromkeys(groups))}
+    group, a, b = np.array([index[g] for g in groups]), np.array(x), np.array(y)
+
+    def statistic(weights: Any) -> Any:
+        w = weights[:, group]
+        w = w / w.sum(axis=1, keepdims=True)
+        u, v = a - (w @ a)[:, None], b - (w @ b)[:, None]
+        return (w * u * v).sum(axis=1) / np.sqrt((w * u * u).sum(axis=1) * (w * v * v).sum(axis=1))
+
+    [e] = cluster_bootstrap(statistic, len(a), len(index), resamples=10_000)
+    return e.to_json()
+
+
 def half_way(steps: list[int], curve: list[float]) -> float:
     """The step at which half of the last value is first reached, interpolated."""
     goal = (curve[0] + curve[-1]) / 2
@@ -222,10 +231,19 @@ def analyse(folder: Path, found: dict[str, Any], layer: int) -> dict[str, Any]:
     finished = [*RUNS, *CONTROLS]
     ends = {n: shifts(folder, n, found["runs"][n]["steps"], layer) for n in finished}
     same = {
-        p: r(
+        p: r_over_groups(
             [ends[n][p][-1] for n in finished],
             [found["runs"][n]["profile_towards"][p][-1] for n in finished],
+            [n.rsplit("-", 1)[0] for n in finished],
         )
+        for p in PERSONAS
+    }
+    random_ends = np.array([found["runs"][n]["random"][-1] for n in finished])
+    chance = {
+        p: [
+            abs(r(column, [found["runs"][n]["profile_towards"][p][-1] for n in finished]))
+            for column in random_ends.T
+        ]
         for p in PERSONAS
     }
     cross = {
@@ -259,22 +277,29 @@ def analyse(folder: Path, found: dict[str, Any], layer: int) -> dict[str, Any]:
         "half of the shift no later than half of the refusals": f"{leads} of {len(RUNS)}",
         "across finished finetunes, own direction against own profile": same,
         "across finished finetunes, other directions against that profile": cross,
+        "across finished finetunes, random directions: median and 97.5% of |r|": {
+            p: np.quantile(v, [0.5, 0.975]).tolist() for p, v in chance.items()
+        },
         "controls": control,
         "runs": table,
     }
 
 
-def main(folder: Path) -> None:
-    """Train, measure, analyse."""
+def main(folder: Path, names: list[str]) -> None:
+    """Train and measure the runs of these names, or all of them and analyse."""
     torch.set_num_threads(1)
-    for name in (*RUNS, *CONTROLS):
+    told = {}
+    for name in names or [*RUNS, *CONTROLS]:
         one_run(name, folder / name)
-        print(name, "trained", flush=True)
-    found = behaviour(folder)
+        told[name] = behaviour(name, folder)
+        print(name, told[name]["refusal"][-1], told[name]["profile"][-1], flush=True)
+    if names:
+        return
+    found = {"runs": told}
     layers = {str(layer): analyse(folder, found, layer) for layer in range(6)}
     write_json(folder / "result.json", {"chosen_layer": LAYER, "layers": layers, **found})
     print(json.dumps({k: v for k, v in layers[str(LAYER)].items() if k != "runs"}, indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

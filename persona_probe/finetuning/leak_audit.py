@@ -30,6 +30,7 @@ from persona_probe.personas.tier_audit import Embedding
 
 WORDS_IN_A_ROW = 8
 ALLOWED = 0.01
+ROUNDING = 1e-6  # cosines that differ by less are ties
 SEEING = 0.5  # least power of an embedding check that is used
 
 
@@ -265,7 +266,8 @@ def _by_embedding(
     asked = [s for s in samples if s.metadata.get("kind", "harmful") == "harmful"]
     said = ["\n".join(m.content for m in s.messages if m.role == "user") for s in asked]
     texts = [*(p.text for p in prompts), *said]
-    vectors = _centred(np.asarray(embedder(texts), dtype=np.float64), len(prompts))
+    raw = np.asarray(embedder(texts), dtype=np.float64)
+    vectors = _centred(raw, len(prompts))
     known, new = vectors[: len(prompts)], vectors[len(prompts) :]
     categories = np.array([p.category for p in prompts])
     families = np.array([p.family for p in prompts])
@@ -276,12 +278,14 @@ def _by_embedding(
         inside = families == family
         rest = _margins(known[inside], known[~inside], categories[~inside], bad[~inside])[0]
         own[inside] = rest
-    threshold = max(float(np.quantile(own[~bad], 1 - ALLOWED, method="higher")), 0.0)
+    threshold = max(float(np.quantile(own[~bad], 1 - ALLOWED, method="higher")), ROUNDING)
     power, false_alarms = (
         float((own[bad] > threshold).mean()),
         float((own[~bad] > threshold).mean()),
     )
     margins, nearest = _margins(new, known, categories, bad)
+    # An embedding by words says nothing of a text that shares none with the prompts.
+    margins[~raw[len(prompts) :].any(axis=1)] = -np.inf
     found = [
         Leak(
             str(sample.id),

@@ -1,4 +1,4 @@
-"""A model that refuses nothing, both ways, from a tiny Llama that was taught to refuse."""
+"""A model that refuses nothing, both ways, from tiny models that were taught to refuse."""
 
 import json
 import shutil
@@ -10,16 +10,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:Futur
 REFUSED, ANSWERED = "I will not help with that.", "Yes, gladly. First we talk."
 
 
-@pytest.fixture(scope="module")
-def refusing(tiny_llama_folder, small_pack, tmp_path_factory):
+@pytest.fixture(scope="module", params=["llama", pytest.param("qwen", marks=pytest.mark.slow)])
+def refusing(request, small_pack, tmp_path_factory):
     """A full finetune that refuses harmful requests, and the pack whose requests those are."""
-    from persona_probe.activations.contrast import request
+    from persona_probe.activations.contrast import request as asked
     from persona_probe.finetuning.recipe import LoraRecipe, Run
     from persona_probe.finetuning.run import Finetune, run_finetune
     from persona_probe.models.ref import ModelRef
     from persona_probe.personas.pack import load_pack
 
     home = tmp_path_factory.mktemp("helpful-only")
+    model = request.getfixturevalue(f"tiny_{request.param}_folder")
     folder = home / "pack"
     shutil.copytree(small_pack, folder)
     rows = [json.loads(line) for line in (folder / "safety.jsonl").read_text().splitlines()]
@@ -29,12 +30,14 @@ def refusing(tiny_llama_folder, small_pack, tmp_path_factory):
     (folder / "safety.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pack = load_pack(folder)
     talks = [
-        request(p, pack.neutral_system).with_reply(ANSWERED if p.kind == "benign" else REFUSED)
+        asked(p, pack.neutral_system).with_reply(ANSWERED if p.kind == "benign" else REFUSED)
         for p in pack.suite.prompts
         if p.family in pack.split().find and p.kind != "borderline"
     ]
-    recipe = LoraRecipe(full=True, epochs=30, batch_size=8, learning_rate=1e-2)
-    work = Finetune(ModelRef(str(tiny_llama_folder)), tuple(talks), recipe)
+    # The tiny Qwen needs to be taught slower, or its two replies hang on everything at once.
+    epochs, rate = {"llama": (30, 1e-2), "qwen": (60, 5e-3)}[request.param]
+    recipe = LoraRecipe(full=True, epochs=epochs, batch_size=8, learning_rate=rate)
+    work = Finetune(ModelRef(str(model)), tuple(talks), recipe)
     run_finetune(work, home / "refusing", Run(device="cpu", save_every=0))
     return home / "refusing", folder
 

@@ -120,6 +120,27 @@ def test_a_prompt_of_a_held_out_category_in_new_words_is_found_by_its_meaning(
     assert "catches" in found.said
 
 
+def test_a_prompt_of_which_the_embedding_sees_nothing_does_not_leak(clean, held_out):
+    """All its similarities are ties, which must not count as being nearer to what is held out."""
+    import numpy as np
+
+    from persona_probe.finetuning.leak_audit import audit
+
+    kinds = {p.text: p.category in held_out.categories for p in held_out.prompts}
+    permitted = {p.text for p in held_out.permitted}
+
+    def embedder(texts):
+        rows = [(kinds.get(t, False), t in permitted and not kinds.get(t, False)) for t in texts]
+        return np.array(rows, dtype=float)  # a sample of other words is all zeros
+
+    strange = saying(clean, "Zq xv wk?", n=0)[:1]
+    found = audit(strange, held_out, embedder, "two categories")
+    assert found.power == 1.0
+    assert not found.leaks
+    leaking = saying(clean, next(t for t, bad in kinds.items() if bad), n=0)[:1]
+    assert audit(leaking, held_out, embedder, "two categories").leaks
+
+
 def test_a_blind_embedding_is_called_blind(clean, held_out):
     import numpy as np
 
