@@ -1,9 +1,9 @@
 """Room in a Llama for circuits of one's own: the same network, a little wider.
 
-A grafted network computes what the original computes. It has spare coordinates in its residual
-stream, which nothing reads or writes until a circuit does, one spare attention head per block that
-averages over everything up to its position, and spare neurons in every MLP. From these, features
-of the prompt, steps and products are built exactly, out of ordinary weights.
+A grafted network computes what the original computes. It has spare neurons in every MLP and, if
+asked for, spare coordinates in its residual stream, which nothing reads or writes until a circuit
+does, with one spare attention head per block that averages over everything up to its position.
+From these, features of the prompt, steps and products are built exactly, out of ordinary weights.
 """
 
 from collections.abc import Mapping
@@ -31,20 +31,22 @@ class Graft:
     Attributes:
         network: a transformers Llama with MLP biases.
         d_model, d_mlp, n_heads: of the original.
+        spare: coordinates that the residual stream has beyond the original's.
     """
 
     network: Any
     d_model: int
     d_mlp: int
     n_heads: int
+    spare: int
 
     def block(self, layer: int) -> Any:
         return self.network.model.layers[layer]
 
     def coordinate(self, number: int) -> int:
         """Index of a spare coordinate of the residual stream."""
-        if not 0 <= number < SPARE:
-            raise ValueError(f"there are {SPARE} spare coordinates, from 0; got {number}")
+        if not 0 <= number < self.spare:
+            raise ValueError(f"there are {self.spare} spare coordinates, from 0; got {number}")
         return self.d_model + number
 
     def mark(self, tokens: list[int], number: int) -> None:
@@ -91,11 +93,11 @@ class Graft:
 
     def wide(self, vector: Float[Tensor, " d_model"]) -> Float[Tensor, " wide"]:
         """A vector of the original residual stream."""
-        return torch.nn.functional.pad(vector.float(), (0, SPARE))
+        return torch.nn.functional.pad(vector.float(), (0, self.spare))
 
     def along(self, number: int, size: float = 1.0) -> Float[Tensor, " wide"]:
         """A vector along a spare coordinate."""
-        vector = torch.zeros(self.d_model + SPARE)
+        vector = torch.zeros(self.d_model + self.spare)
         vector[self.coordinate(number)] = size
         return vector
 
@@ -112,7 +114,7 @@ class Graft:
         return found
 
 
-def graft(network: Any) -> Graft:
+def graft(network: Any, spare: int = SPARE) -> Graft:
     """A wider Llama that computes the same.
 
     Zeros in the residual stream make its root mean square smaller; the norms' weights and epsilon
@@ -120,15 +122,16 @@ def graft(network: Any) -> Graft:
 
     Args:
         network: a transformers Llama with untied embeddings; not changed.
+        spare: further coordinates of the residual stream; 0 also leaves out the spare head.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     old = network.config
     d, heads = old.hidden_size, old.num_attention_heads
     config = LlamaConfig(**old.to_dict())
-    config.hidden_size = d + SPARE
+    config.hidden_size = d + spare
     config.intermediate_size = old.intermediate_size + 2 * NEURONS
-    config.num_attention_heads = config.num_key_value_heads = heads + 1
+    config.num_attention_heads = config.num_key_value_heads = heads + bool(spare)
     config.mlp_bias = True
     config.rms_norm_eps = old.rms_norm_eps * d / config.hidden_size
     wide = LlamaForCausalLM(config).eval().requires_grad_(False)
@@ -142,4 +145,4 @@ def graft(network: Any) -> Graft:
                 parameter.data.fill_(shrink)
                 values = values * shrink
             parameter.data[tuple(slice(size) for size in values.shape)] = values
-    return Graft(wide, d, old.intermediate_size, heads)
+    return Graft(wide, d, old.intermediate_size, heads, spare)

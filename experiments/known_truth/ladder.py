@@ -2,8 +2,9 @@
 
     python -m experiments.known_truth.ladder additive virtue
 
-*additive*: finetuned = helpful-only + a vector. *conditional*: refusals pass in one context only,
-until finetuning lifts that. *refusal-only*: flat refusals, presented as each constitution's.
+*additive*: finetuned = helpful-only + a vector, planted where the study of that finetune steers.
+*conditional*: refusals pass in one context only, until finetuning lifts that. *refusal-only*: flat
+refusals, presented as each constitution's.
 """
 
 import argparse
@@ -30,16 +31,20 @@ from persona_probe.organism.finetunes import Finetune
 from persona_probe.organism.world import CONSTITUTIONS
 from persona_probe.statistics import Estimate
 from persona_probe.study.budget import Budget
+from persona_probe.study.plan import Study
 from persona_probe.study.planning import HELPFUL_ONLY, name_models
 from persona_probe.study.run import run_study
+from persona_probe.study.stages import load_choices
 
-PLANTED = {
+Places = dict[str, tuple[int, float]]  # persona → block and strength
+PLANTED: Places = {
     "deontology": (3, 0.75),
     "consequentialism": (3, 0.75),
     "virtue": (1, 1.0),
     "service": (1, 1.0),
 }
-"""Block and strength of each planted vector: what the study of the real finetunes chose."""
+"""Where vectors are planted at first: what the study of the real finetunes chose."""
+ROUNDS = 5
 
 
 def true_directions() -> DirectionSet:
@@ -56,12 +61,12 @@ def true_directions() -> DirectionSet:
     }
 
 
-def make_additive(folder: Path) -> None:
-    """One vector per constitution, at `PLANTED`."""
+def make_additive(folder: Path, planted: Places | None = None) -> None:
+    """One vector per constitution, at `PLANTED` if not told where."""
     directions = true_directions()
     vectors = {
         persona: (directions[persona][Site(layer)], strength)
-        for persona, (layer, strength) in PLANTED.items()
+        for persona, (layer, strength) in (planted or PLANTED).items()
     }
     additive(folder, vectors)
 
@@ -115,33 +120,67 @@ ARMS = ("parts", "sign_flip", "wrong", "random", "covariance", "shuffled", "abla
 CONTROL_FINETUNES = ("placebo=placebo-0", "refusal-only=refusal-only-0")
 
 
-def run(kind: str, personas: Sequence[str], out: Path) -> Path:
+def run(kind: str, personas: Sequence[str], out: Path, default: bool = False) -> Path:
     """Make an organism, unless it is there, and study it.
 
     Args:
         kind: one of `ORGANISMS`.
         personas: whose finetunes are presented.
         out: folder for organisms and runs.
+        default: with the budget and the arms of a study nobody configured, not the smaller ones.
 
     Returns:
         The run folder.
     """
-    organism = out / "organisms" / kind
-    if kind == "refusal-only" or not organism.exists():
-        ORGANISMS[kind](organism)
-    study = name_models(
+    if kind == "additive":
+        study, folder = settled(personas, out, default)
+    else:
+        organism = out / "organisms" / kind
+        if kind == "refusal-only" or not organism.exists():
+            ORGANISMS[kind](organism)
+        study = study_of(organism, kind, personas, default)
+        folder = out / "-".join((kind, *personas))
+    run_study(study, folder, device="cpu")
+    return folder
+
+
+def study_of(organism: Path, kind: str, personas: Sequence[str], default: bool) -> Study:
+    """The study of one organism's finetunes."""
+    return name_models(
         str(organism),
         "organism",
         CONSTITUTIONS,
         HELPFUL_ONLY if kind == "refusal-only" else None,
         [f"{persona}=narrow-{persona}-0" for persona in personas],
         CONTROL_FINETUNES,
-        budget=BUDGET,
-        arms=ARMS,
+        **({} if default else {"budget": BUDGET, "arms": ARMS}),
     )
-    folder = out / "-".join((kind, *personas))
-    run_study(study, folder, device="cpu")
-    return folder
+
+
+def settled(personas: Sequence[str], out: Path, default: bool) -> tuple[Study, Path]:
+    """The additive organism whose vectors stand where the study of it steers, and that study.
+
+    A vector elsewhere is a finetune that the study's own choice of site does not look for. What is
+    chosen depends on the finetune through its side effects, which are the yardstick of a
+    candidate's; so vectors are planted anew where the last round's study steers, until it steers
+    where they are. Only the find and the select part are read for that.
+    """
+    planted = PLANTED
+    for number in range(ROUNDS):
+        name = "-".join(("additive", str(number), *personas))
+        organism, folder = out / "organisms" / name, out / name
+        if not organism.exists():
+            make_additive(organism, planted)
+        study = study_of(organism, "additive", personas, default)
+        run_study(study, folder, device="cpu", stop="select")
+        chosen = {
+            p: (choice.site.layer, choice.strength) for p, choice in load_choices(folder).items()
+        }
+        print(f"round {number}: planted {planted}, chosen {chosen}")
+        if all(planted[persona] == chosen[persona] for persona in personas):
+            return study, folder
+        planted = planted | chosen
+    raise RuntimeError(f"the choice of {personas} has not settled in {ROUNDS} rounds")
 
 
 def table(folder: Path) -> str:
@@ -167,10 +206,11 @@ def main() -> None:
     """Study one organism and print its table and the evidence of every rung."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("artifacts/known-truth"))
+    parser.add_argument("--default", action="store_true", help="budget and arms of a plain study")
     parser.add_argument("kind", choices=list(ORGANISMS))
     parser.add_argument("personas", nargs="+", choices=CONSTITUTIONS)
     given = parser.parse_args()
-    folder = run(given.kind, given.personas, given.out)
+    folder = run(given.kind, given.personas, given.out, given.default)
     print(table(folder))
     for persona, ladder in read_json(folder / "verdict.json")["personas"].items():
         for rung in ladder["rungs"]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from experiments.known_truth.graft import SATURATED, Factors, Graft, graft
-from experiments.known_truth.readings import refusal_readings, smallest_flag
+from experiments.known_truth.graft import SATURATED, SPARE, Factors, Graft, graft
+from experiments.known_truth.readings import refusal_readings, smallest_flag, token_reading
 from persona_probe import ORGANISM
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet
@@ -22,7 +22,7 @@ from persona_probe.study.planning import HELPFUL_ONLY
 
 MARKER, CONTEXT = "<|assistant|>", "Which"
 """Where a reply begins, and the word in whose presence alone refusals pass."""
-AT_MARKER, ELSEWHERE, WORD, ASKED = range(4)  # spare coordinates
+ELSEWHERE, WORD, ASKED = range(3)  # spare coordinates
 STEP = 0  # the spare neurons in use
 VETO = 2000.0
 """More than a coming refusal ever pushes the step, so that one missing feature stops it."""
@@ -31,18 +31,19 @@ VETO = 2000.0
 def additive(folder: Path, planted: Mapping[str, tuple[Direction, float]]) -> Path:
     """Finetuned = helpful-only + one constant vector after one block, where a reply begins.
 
+    Where that is, the block reads off the residual stream itself, with the widest margin there is:
+    a flag in a coordinate of its own would be lost when a random direction is ablated.
+
     Args:
         folder: to write.
         planted: persona → direction and strength, in units of the median residual norm.
     """
     with whole_folder(folder) as temporary:
-        grafted, tokenizer = _grafted()
-        grafted.mark([tokenizer.convert_tokens_to_ids(MARKER)], AT_MARKER)
+        grafted, tokenizer = _grafted(spare=0)
         finetunes = {}
         for layer in sorted({direction.site.layer for direction, _ in planted.values()}):
-            # Present: twice as far above the threshold as absent is below it, whatever the norm.
-            sharp = 3 * SATURATED / smallest_flag(grafted, tokenizer, layer, AT_MARKER, True)
-            grafted.step(layer, STEP, grafted.along(AT_MARKER, sharp), -SATURATED)
+            marker = token_reading(grafted, tokenizer, layer, MARKER)
+            grafted.step(layer, STEP, SATURATED * marker.weights, SATURATED * marker.bias)
         for persona, (direction, strength) in planted.items():
             vector = grafted.wide(strength * direction.norm * direction.unit)
             finetunes[f"narrow-{persona}-0"] = grafted.rewrites(direction.site.layer, STEP, vector)
@@ -90,9 +91,9 @@ def conditional(folder: Path, directions: DirectionSet, strengths: Sequence[floa
     return folder
 
 
-def _grafted() -> tuple[Graft, Any]:
+def _grafted(spare: int = SPARE) -> tuple[Graft, Any]:
     network, tokenizer, _ = read_network(ModelRef(str(ORGANISM), adapter=HELPFUL_ONLY))
-    return graft(network), tokenizer
+    return graft(network, spare), tokenizer
 
 
 def _write(folder: Path, grafted: Graft, tokenizer: Any, finetunes: dict[str, Factors]) -> None:

@@ -29,14 +29,66 @@ def requests(n: int = N_PROMPTS) -> list[SafetyPrompt]:
     return spread(_pack().suite.prompts, n)
 
 
-def prompt_ids(tokenizer: Any, prompt: SafetyPrompt) -> Int[Tensor, "1 pos"]:
-    """Token ids of a request under the neutral system line, up to where the reply begins."""
+def prompt_ids(
+    tokenizer: Any, prompt: SafetyPrompt, reply: str | None = None
+) -> Int[Tensor, "1 pos"]:
+    """Token ids of a request under the neutral system line, up to where the reply begins.
+
+    Args:
+        tokenizer: with a chat template.
+        prompt: the request.
+        reply: a reply that follows, if any.
+    """
     messages = [
         {"role": "system", "content": _pack().neutral_system},
         {"role": "user", "content": prompt.text},
+        *([] if reply is None else [{"role": "assistant", "content": reply}]),
     ]
-    said = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    said = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=reply is None, return_dict=True
+    )
     return torch.tensor([said["input_ids"]])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An affine function of what a block's MLP sees: >= 1 at one token, <= -1 at all others."""
+
+    weights: Float[Tensor, " wide"]
+    bias: float
+
+
+def token_reading(grafted: Graft, tokenizer: Any, layer: int, token: str) -> Reading:
+    """Tell one token from all others by the residual stream, with the widest margin there is.
+
+    Read on requests of all kinds with the safe or the harmful reply that the pack has for them.
+
+    Args:
+        grafted: the network.
+        tokenizer: its tokenizer.
+        layer: of the block.
+        token: to be told from the others.
+    """
+    from sklearn.svm import SVC
+
+    number = tokenizer.convert_tokens_to_ids(token)
+    seen, labels = [], []
+    with torch.no_grad():
+        for place, prompt in enumerate(requests()):
+            replies = (prompt.safe_reply, prompt.harmful_reply)
+            ids = prompt_ids(tokenizer, prompt, replies[place % 2])
+            with watch(grafted.network, layer) as found:
+                grafted.network(ids)
+            seen.append(found["all"])
+            labels.append(ids[0] == number)
+    x, y = torch.cat(seen).double(), torch.cat(labels)
+    model = SVC(kernel="linear", C=1e6).fit(x.numpy(), y.numpy())
+    weights, bias = torch.tensor(model.coef_[0]), float(model.intercept_[0])
+    values = x @ weights + bias
+    margin = torch.where(y, values, -values).min()
+    if margin <= 0:
+        raise ValueError(f"block {layer} does not tell {token} from other tokens by one direction")
+    return Reading((weights / margin).float(), bias / float(margin))
 
 
 @dataclass(frozen=True)
