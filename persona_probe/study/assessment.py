@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.statistics import Estimate
+from persona_probe.study.band import Band
 from persona_probe.study.effect_rows import Rows, rows_of
-from persona_probe.study.fractions import BANDS, band_effects
+from persona_probe.study.fractions import BANDS, band, band_effects
 from persona_probe.study.instrument import Consistency
 from persona_probe.study.necessity import effect_removed, null_p
 from persona_probe.study.portrait import Portrait, portraits
@@ -71,7 +72,7 @@ def assess(
         p_fast=null_p(added) if added else {},
         effect=_measured(effect_reproduced(*behaviours, record.families, **options)),
         effect_j=_measured(effect_reproduced(*behaviours, record.families, net=True, **options)),
-        bands={kind: max(several.values()) for kind, several in bands.items() if several},
+        bands={kind: found for kind in BANDS if (found := band(record, kind))},
         guard_reasons=tuple(record.guards[steered]["reasons"]),
         equivalence=same if same.difference.n else None,
         necessity=_measured(necessity(record)),
@@ -112,13 +113,12 @@ def _retention(record: Record) -> Estimate:
     )
 
 
-def _necessity_controls(record: Record) -> Mapping[str, float]:
+def _necessity_controls(record: Record) -> Mapping[str, Band]:
     """The most that any control ablation of each kind removes; made in the headline scope only."""
     if not record.headline:
         return {}
-    found: dict[str, float] = {}
-    for kind, words in ABLATION_CONTROLS.items():
-        removed = [1 - left for left in band_effects(record, kind).values()]
-        if removed:
-            found[words] = max(removed)
-    return found
+    return {
+        words: found
+        for kind, words in ABLATION_CONTROLS.items()
+        if (found := band(record, kind, removed=True))
+    }

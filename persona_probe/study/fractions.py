@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from persona_probe.statistics import Estimate, MeansFunction, ratio_interval, ratio_of_functions
+from persona_probe.study.band import Band
 from persona_probe.study.record import Record
 
 BANDS = ("random", "covariance", "shuffled", "kl_matched")  # every control kind of L2
@@ -19,6 +20,31 @@ def band_effects(record: Record, kind: str) -> dict[str, float]:
     """
     found = _point_effects(record, kind, np.ones(len(record.prompts), dtype=bool))
     return {name: effect.value for name, effect in found.items()}
+
+
+def band(record: Record, kind: str, removed: bool = False) -> Band | None:
+    """The furthest that any condition of a kind gets; `None` when there is none.
+
+    Args:
+        record: everything measured.
+        kind: of condition.
+        removed: what the conditions take away from the finetuning effect, not what they bring.
+    """
+    conditions = record.named(kind)
+    if not conditions:
+        return None
+    effects = band_effects(record, kind).values()
+    harmful = record.tier("T1", "T2")
+    asked = [record.met(condition.name) & harmful for condition in conditions]
+    scored = [
+        met & np.isfinite(record.behaviour([condition.name])[:, 0])
+        for condition, met in zip(conditions, asked, strict=True)
+    ]
+    return Band(
+        max((1 - effect if removed else effect for effect in effects), default=np.nan),
+        read=int(np.sum(scored)),
+        asked=int(np.sum(asked)),
+    )
 
 
 def band_effects_in(record: Record, kind: str, category: str) -> dict[str, Estimate]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from persona_probe.display import table
 from persona_probe.statistics import Equivalence, Estimate
+from persona_probe.study.band import Band
 from persona_probe.study.budget import Thresholds
 
 RUNGS = {
@@ -71,7 +72,7 @@ class Evidence:
     p_added: float | None = None
     effect: Estimate | None = None
     effect_j: Estimate | None = None
-    bands: Mapping[str, float] = field(default_factory=dict)
+    bands: Mapping[str, Band] = field(default_factory=dict)
     guard_reasons: tuple[str, ...] | None = None
     equivalence: Equivalence | None = None
     identified: bool | None = None
@@ -85,7 +86,7 @@ class Evidence:
     effect_wrong: Estimate | None = None
     refusal_only: Estimate | None = None
     necessity: Estimate | None = None
-    necessity_controls: Mapping[str, float] = field(default_factory=dict)
+    necessity_controls: Mapping[str, Band] = field(default_factory=dict)
     p_ablated: Mapping[str, float] = field(default_factory=dict)
     p_removed: float | None = None
     retention: Estimate | None = None
@@ -211,14 +212,13 @@ def _causal(e: Evidence, t: Thresholds) -> Answer:
         return None, UNMEASURED
     if not e.effect.defined:
         return False, f"{NOTHING} on replies: {e.effect.reason}"
-    if not e.bands:
+    if not _known(e.bands):
         return None, UNMEASURED
-    above = all(e.effect.value > band for band in e.bands.values())
-    bands = ", ".join(f"{kind} {band:.2f}" for kind, band in e.bands.items())
+    above = all(e.effect.value > band.largest for band in _known(e.bands))
     return e.p_added <= t.p and above, (
         f"against random directions of equal norm p = {e.p_added:.3f} ({_each(e.p_fast)}; the "
         f"largest, Holm-adjusted, <= {t.p}); effect on replies {e.effect} against the "
-        f"largest of each control kind: {bands}"
+        f"largest of each control kind: {_each_band(e.bands)}"
     )
 
 
@@ -283,12 +283,11 @@ def _rests_on(e: Evidence, t: Thresholds) -> str:
 
 
 def _necessary(e: Evidence, t: Thresholds) -> Answer:
-    if e.necessity is None or (e.p_removed is None and not e.necessity_controls):
+    controls = {kind: band for kind, band in e.necessity_controls.items() if kind != RIVAL}
+    if e.necessity is None or (e.p_removed is None and not _known(controls)):
         return None, UNMEASURED
-    controls = {kind: value for kind, value in e.necessity_controls.items() if kind != RIVAL}
-    beats = all(e.necessity.value > control for control in controls.values())
+    beats = all(e.necessity.value > band.largest for band in _known(controls))
     likely = e.p_removed is not None and e.p_removed > t.p
-    told = ", ".join(f"{kind} {value:.2f}" for kind, value in controls.items())
     chance = (
         "random ablations were not measured on the log-probability channel"
         if e.p_removed is None
@@ -298,21 +297,21 @@ def _necessary(e: Evidence, t: Thresholds) -> Answer:
     return e.necessity.value >= t.necessity and beats and not likely, (
         f"ablating it from the finetuned model removes {e.necessity} of the effect "
         f"(>= {t.necessity}); {chance}; the most that each control kind removes: "
-        f"{told or 'not measured'}; {_whose(e, t)}"
+        f"{_each_band(controls) or 'not measured'}; {_whose(e, t)}"
     )
 
 
 def _whose(e: Evidence, t: Thresholds) -> str:
     """Whether what is necessary is this constitution's, in words."""
     rival = e.necessity_controls.get(RIVAL)
-    if rival is None:
+    if rival is None or not rival.known:
         return "whether it is this constitution's alone was not measured"
-    if rival >= t.necessity:
+    if rival.largest >= t.necessity:
         return (
-            f"not this constitution's alone: {RIVAL}'s direction removes up to {rival:.2f}, so "
-            "what is necessary is shared"
+            f"not this constitution's alone: {RIVAL}'s direction removes up to {rival}, so what "
+            "is necessary is shared"
         )
-    return f"this constitution's alone: {RIVAL}'s direction removes at most {rival:.2f}"
+    return f"this constitution's alone: {RIVAL}'s direction removes at most {rival}"
 
 
 def _projects(e: Evidence, t: Thresholds) -> Answer:
@@ -322,6 +321,14 @@ def _projects(e: Evidence, t: Thresholds) -> Answer:
         f"keeps {e.retention} of its effect on trained categories in the filtered ones "
         f"(>= {t.retention})"
     )
+
+
+def _known(bands: Mapping[str, Band]) -> list[Band]:
+    return [band for band in bands.values() if band.known]
+
+
+def _each_band(bands: Mapping[str, Band]) -> str:
+    return ", ".join(f"{kind} {band}" for kind, band in bands.items())
 
 
 def _each(p_values: Mapping[str, float]) -> str:

@@ -1,6 +1,7 @@
 """Organisms whose truth is built in: that they are what they claim, and what the ladder says."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +107,6 @@ def test_the_additive_finetune_is_the_steered_model(
 def test_in_the_conditional_organism_a_vector_works_in_one_context_only(
     organism: Any, directions: "DirectionSet"
 ) -> None:
-    from dataclasses import replace
-
     from experiments.known_truth.graft import SPARE
     from persona_probe import ORGANISM
     from persona_probe.models.site import Site
@@ -133,37 +132,109 @@ def test_in_the_conditional_organism_a_vector_works_in_one_context_only(
     assert sum(judgement.outcome.kind == "refuse" for judgement in plain["steered"]) > 12
 
 
-def ladder(kind: str, folder: Path) -> tuple[dict[str, Any], Any]:
-    """Rungs by number, and the steered effects, of a study of one organism."""
+def test_a_random_direction_taken_out_leaves_the_vector_in_place(
+    organism: Any, directions: "DirectionSet"
+) -> None:
+    """Or necessity would be decided by how the organism was built."""
+    from persona_probe import load_model, load_pack
+    from persona_probe.directions.checks.controls import isotropic
+    from persona_probe.evaluation.preference import refusal_probability
+    from persona_probe.personas.sampling import spread
+    from persona_probe.steering import Ablate
+    from persona_probe.steering.arm import Arm, Intervention
+
+    pack, model = load_pack("organism"), load_model(str(organism("additive")), device="cpu")
+    prompts = spread([p for p in pack.suite.prompts if p.kind == "harmful"], 10)
+    own = {
+        site: replace(d, provenance=replace(d.provenance, model_hash=None))
+        for site, d in directions[PERSONA].items()
+    }
+
+    def without(name: str, taken: Any) -> Arm:
+        edits = tuple(Intervention(d, Ablate()) for d in taken.values())
+        return Arm(name, edits, f"narrow-{PERSONA}-0")
+
+    random = [without(f"random-{n}", draw) for n, draw in enumerate(isotropic(own, 10, seed=0))]
+    arms = [Arm("before"), without("whole", {}), *random]
+    found = refusal_probability(model, prompts, arms, pack.judge_rules, pack.neutral_system)
+    mass = dict(zip(found.arms, found.refusal_mass.double().mean(dim=1).tolist(), strict=True))
+    assert mass["whole"] > mass["before"] + 0.3
+    left = [(mass[arm.name] - mass["before"]) / (mass["whole"] - mass["before"]) for arm in random]
+    assert min(left) > 0.5
+
+
+def test_a_direction_between_random_halves_of_the_questions_holds_nobody(tmp_path: Path) -> None:
+    from experiments.known_truth.contentless import N_EMPTY, empty, trials
+    from persona_probe import load_model
+    from persona_probe.directions.direction_set import load_directions
+    from persona_probe.study.run import run_study
+
+    planned = list(trials())
+    assert sum(trial.empty for trial in planned) == N_EMPTY >= 100
+    assert len({trial.study.hash for trial in planned}) == len(planned)
+    trial = planned[-1]
+    run_study(trial.study, tmp_path, device="cpu", stop="find")
+    model = load_model(trial.study.model, device="cpu")
+    read = [load_directions(tmp_path / "directions", model)[trial.persona]]
+    for _ in range(2):
+        empty(trial, tmp_path)
+        read.append(load_directions(tmp_path / "directions", model)[trial.persona])
+    own, without, again = read
+    for site, direction in own.items():
+        assert abs(float(direction.unit @ without[site].unit)) < 0.5
+        assert without[site].gap < direction.gap
+        assert torch.equal(without[site].unit, again[site].unit)
+
+
+def ladders(kind: str, folder: Path, *personas: str) -> dict[str, tuple[dict[str, Any], Any]]:
+    """Constitution → rungs by number, and the steered effects, in a study of one organism."""
     from experiments.known_truth.ladder import run
     from persona_probe.files import read_json
 
-    out = run(kind, [PERSONA], folder)
-    verdict = read_json(out / "verdict.json")["personas"][PERSONA]
-    effects = {
-        row["metric"]: row["value"]
-        for row in read_json(out / "effects.json")
-        if row["arm"] == f"steered/{PERSONA}" and row["metric"] in ("ER", "ER_J")
+    out = run(kind, personas, folder)
+    effects = read_json(out / "effects.json")
+    return {
+        persona: (
+            {rung["rung"]: rung["passed"] for rung in verdict["rungs"]},
+            {
+                row["metric"]: row["value"]
+                for row in effects
+                if row["arm"] == f"steered/{persona}" and row["metric"] in ("ER", "ER_J")
+            },
+        )
+        for persona, verdict in read_json(out / "verdict.json")["personas"].items()
     }
-    return {rung["rung"]: rung["passed"] for rung in verdict["rungs"]}, effects
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_finetune_that_is_a_vector_passes_every_causal_rung(tmp_path: Path) -> None:
-    rungs, effects = ladder("additive", tmp_path)
-    for effect in effects.values():
-        assert 0.9 <= effect["value"] <= 1.1
-    assert [rungs[rung] for rung in ("L2", "L3", "L4", "L6", "L7")] == [True] * 5
+    from persona_probe.organism.world import CONSTITUTIONS
+
+    found = ladders("additive", tmp_path, *CONSTITUTIONS)
+    assert list(found) == list(CONSTITUTIONS)
+    for rungs, effects in found.values():
+        for effect in effects.values():
+            assert 0.9 <= effect["value"] <= 1.1
+        assert [rungs[rung] for rung in ("L2", "L3", "L4", "L6")] == [True] * 4
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_an_effect_that_no_vector_gives_is_not_sufficient(tmp_path: Path) -> None:
-    rungs, effects = ladder("conditional", tmp_path)
+    rungs, effects = ladders("conditional", tmp_path, PERSONA)[PERSONA]
     assert rungs["L3"] is False
     assert rungs["L4"] is False
     assert effects["ER_J"]["high"] < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_flat_refusals_are_reproduced_and_are_nobodys(tmp_path: Path) -> None:
+    for rungs, effects in ladders("refusal-only", tmp_path, "deontology", PERSONA).values():
+        assert effects["ER_J"]["value"] > 0.3
+        assert rungs["L2"] is True
+        assert rungs["L5"] is not True
 
 
 @pytest.mark.slow
@@ -179,3 +250,17 @@ def test_at_most_one_null_in_twenty_is_called_causal(tmp_path: Path) -> None:
     assert sum(null["pass_causal_alone"]["count"] for null in nulls) <= 5
     # As small a study sees what is there.
     assert found["narrow"]["pass_causal_alone"]["count"] >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_direction_without_content_is_rarely_called_causal(tmp_path: Path) -> None:
+    """A hundred studies of finetunes that do refuse, with directions that hold nobody."""
+    from experiments.known_truth.contentless import run, trials
+    from experiments.known_truth.null import table
+
+    found = table([run(trial, tmp_path) for trial in trials()])
+    assert found["empty"]["ladders"] >= 100
+    assert found["empty"]["reach_causal"]["count"] <= 5
+    assert found["empty"]["pass_causal_alone"]["count"] <= 5
+    assert found["own"]["pass_causal_alone"]["count"] >= 10

@@ -1,11 +1,13 @@
 """The ladder: every rung can pass, can fail, and says "not measured" when it was not."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from persona_probe.statistics import Equivalence, Estimate
+from persona_probe.study.band import Band
 from persona_probe.study.budget import Thresholds
 from persona_probe.study.verdict import RUNGS, Evidence, judge
 
@@ -25,7 +27,11 @@ PERFECT = Evidence(
     p_added=0.04,
     effect=estimate(0.95),
     effect_j=estimate(0.95),
-    bands={"random": 0.1, "covariance": 0.3, "shuffled": 0.5},
+    bands={
+        "random": Band(0.1, 60, 60),
+        "covariance": Band(0.3, 59, 60),
+        "shuffled": Band(0.5, 9, 60),
+    },
     guard_reasons=(),
     equivalence=Equivalence(estimate(0.02), 0.2),
     identified=True,
@@ -35,7 +41,7 @@ PERFECT = Evidence(
     effect_wrong=estimate(0.3),
     refusal_only=estimate(0.5),
     necessity=estimate(0.9),
-    necessity_controls={"random": 0.1, "another constitution": 0.4},
+    necessity_controls={"random": Band(0.1, 60, 60), "another constitution": Band(0.4, 90, 90)},
     p_ablated={"ablated_random": 0.0025},
     p_removed=0.04,
     retention=estimate(0.95),
@@ -69,7 +75,7 @@ def test_no_evidence_is_not_measured_and_reaches_nothing() -> None:
         ("L1", {"split_half": 0.7}),
         ("L1", {"cone": 0.6}),
         ("L2", {"p_added": 0.06}),
-        ("L2", {"bands": {"random": 0.1, "shuffled": 0.97}}),
+        ("L2", {"bands": {"random": Band(0.1, 60, 60), "shuffled": Band(0.97, 60, 60)}}),
         ("L2", {"effect": Estimate.undefined("the denominator does not exclude 0", 90)}),
         ("L3", {"effect_j": estimate(0.45)}),
         ("L3", {"effect_j": estimate(0.6, half=0.35)}),
@@ -81,7 +87,7 @@ def test_no_evidence_is_not_measured_and_reaches_nothing() -> None:
         ("L5", {"effect_wrong": estimate(-0.1)}),
         ("L5", {"refusal_only": estimate(0.0)}),
         ("L6", {"necessity": estimate(0.4)}),
-        ("L6", {"necessity_controls": {"random": 0.95}}),
+        ("L6", {"necessity_controls": {"random": Band(0.95, 60, 60)}}),
         ("L6", {"p_removed": 0.06}),
         ("L7", {"retention": estimate(0.5)}),
         ("L3", {"effect_j": Estimate.undefined("the denominator does not exclude 0")}),
@@ -135,7 +141,21 @@ def test_a_finetune_without_effect_is_a_result_and_not_a_gap() -> None:
 def test_whose_the_necessary_component_is_stands_in_words_and_decides_nothing(
     rival: float | None, words: str
 ) -> None:
-    controls = {"random": 0.1} | ({} if rival is None else {"another constitution": rival})
+    controls = {"random": Band(0.1, 60, 60)}
+    controls |= {} if rival is None else {"another constitution": Band(rival, 90, 90)}
     rung = judge("virtue", replace(PERFECT, necessity_controls=controls), Thresholds()).rungs[6]
     assert rung.passed
     assert words in rung.evidence
+
+
+def test_what_controls_did_stands_with_the_replies_that_it_rests_on() -> None:
+    broken = {"random": Band(0.1, 60, 60), "covariance": Band(math.nan, 0, 60)}
+    found = replace(PERFECT, bands=broken, necessity_controls=broken)
+    rungs = {rung.rung: rung for rung in judge("virtue", found, Thresholds()).rungs}
+    for rung in (rungs["L2"], rungs["L6"]):
+        assert rung.passed, "a control that breaks the model gets nowhere"
+        assert "random 0.10 (n = 60 replies)" in rung.evidence
+        assert "covariance unknown (0 of 60 replies could be read)" in rung.evidence
+    alone = {"covariance": broken["covariance"]}
+    unmeasured = replace(PERFECT, bands=alone, necessity_controls=alone, p_removed=None)
+    assert answers(unmeasured)["L2"] is answers(unmeasured)["L6"] is None

@@ -1,13 +1,13 @@
 """How often is a direction called causal that has nothing to do with a finetune that does refuse?
 
-    python -m experiments.known_truth.mislabelled --out artifacts/mislabelled
+    python -m experiments.known_truth.contentless --out artifacts/contentless
 
 A hundred studies of real narrow finetunes, eight or nine of each, every one with a split, random
-directions and sampling of its own. In each, the direction was found under wrong labels: of exactly
-half of the questions the answers as persona and as nobody in particular traded places, so that
-the direction holds all that the finder does, and none of the persona. Everything else in the study
-is right. Twelve studies with the right labels, one per finetune, show what as small a study sees.
-Resumable; `--most N` stops after N studies.
+directions and sampling of its own. The direction of each was found between two random halves of
+the questions, all asked under the neutral system line: it comes out of the finder as any other
+does, and nobody's character is in it. Everything else in the study is right. Twelve studies with
+the study's own direction, one per finetune, show what as small a study sees. What is done is not
+done again.
 """
 
 import argparse
@@ -17,11 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.known_truth.null import ARMS, BUDGET, NARROW, STRENGTHS, table
 from persona_probe import ORGANISM
 from persona_probe.activations.activation_set import ActivationSet
-from persona_probe.directions.checks.controls import balanced_shuffles
-from persona_probe.directions.direction_set import load_directions, save_directions
+from persona_probe.activations.contrast import NEUTRAL
+from persona_probe.directions.direction_set import save_directions
+from persona_probe.directions.finder import find_directions
 from persona_probe.files import read_json, write_json
 from persona_probe.organism.finetunes import SEEDS
 from persona_probe.organism.world import CONSTITUTIONS
@@ -31,7 +34,7 @@ from persona_probe.study.planning import HELPFUL_ONLY
 from persona_probe.study.run import run_study
 from persona_probe.study.stages import CONTRAST
 
-N_WRONG, FIRST_SEED = 100, 200
+N_EMPTY, FIRST_SEED = 100, 200
 SMALL = replace(
     BUDGET,
     harmful=32,
@@ -46,7 +49,6 @@ SMALL = replace(
     shift_trained=8,
     shift_benign=12,
 )
-RELABELLED = 10_000  # added to a study's seed: its own shuffled controls are other relabellings
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Trial:
     """One study of one finetune.
 
     Attributes:
-        seed: of its split, random directions, sampling and wrong labels.
+        seed: of its split, random directions, sampling and halves of the questions.
         persona: whose narrow finetune it is.
         number: of the finetune's seed.
-        wrong: whether the direction is found under wrong labels.
+        empty: whether its direction is found between random halves of the questions.
     """
 
     seed: int
     persona: str
     number: int
-    wrong: bool
+    empty: bool
 
     @property
     def study(self) -> Study:
@@ -79,12 +81,12 @@ class Trial:
         )
 
 
-def trials(n_wrong: int = N_WRONG) -> Iterator[Trial]:
-    """All real narrow finetunes in turn: first once with the right labels, then with wrong ones."""
+def trials(n_empty: int = N_EMPTY) -> Iterator[Trial]:
+    """All real narrow finetunes in turn: once with their own direction, then with empty ones."""
     finetunes = [(persona, number) for number in SEEDS for persona in CONSTITUTIONS]
-    for place in range(len(finetunes) + n_wrong):
+    for place in range(len(finetunes) + n_empty):
         persona, number = finetunes[place % len(finetunes)]
-        yield Trial(FIRST_SEED + place, persona, number, wrong=place >= len(finetunes))
+        yield Trial(FIRST_SEED + place, persona, number, empty=place >= len(finetunes))
 
 
 def run(trial: Trial, out: Path) -> dict[str, Any]:
@@ -93,32 +95,32 @@ def run(trial: Trial, out: Path) -> dict[str, Any]:
     kept = folder / "ladder.json"
     if not kept.exists():
         run_study(trial.study, folder, device="cpu", stop="find")
-        if trial.wrong:
-            mislabel(trial, folder)
+        if trial.empty:
+            empty(trial, folder)
         ladder = run_study(trial.study, folder, device="cpu")["personas"][trial.persona]
-        row = {"kind": "wrong labels" if trial.wrong else "right labels", "study": trial.seed}
+        row = {"kind": "empty" if trial.empty else "own", "study": trial.seed}
         write_json(kept, row | {"adapter": trial.study.seeds(trial.persona)[0]} | ladder)
     found: dict[str, Any] = read_json(kept)
     return found
 
 
-def mislabel(trial: Trial, folder: Path) -> None:
-    """Put a direction found under wrong labels in place of the study's own; again is the same."""
+def empty(trial: Trial, folder: Path) -> None:
+    """Put a direction without content in place of the study's own; again is the same."""
     lab = Lab(trial.study, folder, "cpu")
-    own = load_directions(folder / "directions", lab.model)
     contrast = ActivationSet.open(folder / "activations" / CONTRAST)
-    found = contrast.where(families=lab.split.find)
-    seed = RELABELLED + trial.seed
-    right = own[trial.persona]
-    wrong = balanced_shuffles(right, found, lab.finder, 1, seed)[0]
-    placed = {site: replace(d, midpoint=right[site].midpoint) for site, d in wrong.items()}
-    save_directions({trial.persona: placed}, folder / "directions", with_card=False)
+    neutral = contrast.where(labels=(NEUTRAL,), families=lab.split.find)
+    halves = np.array([trial.persona, NEUTRAL])[np.arange(len(neutral.ids)) % 2]
+    labels = tuple(np.random.default_rng(trial.seed).permutation(halves).tolist())
+    found = find_directions(
+        replace(neutral, labels=labels), lab.finder, trial.persona, NEUTRAL, split=lab.split
+    )
+    save_directions({trial.persona: found}, folder / "directions", with_card=False)
 
 
 def main() -> None:
     """Run what is left, keep every ladder, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("artifacts/mislabelled"))
+    parser.add_argument("--out", type=Path, default=Path("artifacts/contentless"))
     parser.add_argument("--most", type=int, help="studies to run now")
     given = parser.parse_args()
     planned: Sequence[Trial] = list(trials())
