@@ -7,6 +7,7 @@ from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.statistics import Estimate
 from persona_probe.study.band import Band
 from persona_probe.study.effect_rows import Rows, rows_of
+from persona_probe.study.evidence import Evidence
 from persona_probe.study.fractions import BANDS, band, band_effects
 from persona_probe.study.instrument import Consistency
 from persona_probe.study.necessity import effect_removed, null_p
@@ -14,7 +15,7 @@ from persona_probe.study.portrait import Portrait, portraits
 from persona_probe.study.projectability import Tiers
 from persona_probe.study.record import Record
 from persona_probe.study.sufficiency import effect_reproduced, reproduction
-from persona_probe.study.verdict import RIVAL, Evidence
+from persona_probe.study.verdict import RIVAL
 
 CHANCE = 0.5
 ABLATION_CONTROLS = {
@@ -62,6 +63,7 @@ def assess(
     auroc = Estimate.from_json(record.detection["auroc"])
     same = reproduction(*behaviours, record.families, thresholds.equivalence, **options)
     evidence = Evidence(
+        layer=record.contrast["site"],
         auroc=auroc,
         auroc_contrast=Estimate.from_json(record.contrast["auroc"]),
         permutation_p=max(record.contrast["permutation_p"], record.detection["permutation_p"]),

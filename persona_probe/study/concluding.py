@@ -65,13 +65,17 @@ def adjusted(effects: Sequence[Effects], lab: Lab) -> list[Effects]:
     raw = [max(getattr(effects[n].evidence, kind).values(), default=np.nan) for n, kind in tests]
     family = lab.study.confirmatory_tests
     found = dict(zip(tests, map(float, holm(raw, family)), strict=True))
-    return [_with_p(e, found[n, "p_fast"], found[n, "p_ablated"]) for n, e in enumerate(effects)]
+    floor = family / (1 + lab.study.budget.random_fast)
+    return [
+        _with_p(e, found[n, "p_fast"], found[n, "p_ablated"], floor) for n, e in enumerate(effects)
+    ]
 
 
-def _with_p(effects: Effects, added: float, removed: float) -> Effects:
+def _with_p(effects: Effects, added: float, removed: float, floor: float) -> Effects:
     told: dict[str, Any] = {
         "p_added": None if np.isnan(added) else added,
         "p_removed": None if np.isnan(removed) else removed,
+        "p_floor": min(1.0, floor),
     }
     evidence = replace(effects.evidence, **told)
     record = effects.record

@@ -7,6 +7,7 @@ import numpy as np
 
 from persona_probe.evaluation.rates import degenerate_value
 from persona_probe.statistics import Estimate, json_number
+from persona_probe.study.evidence import Evidence
 from persona_probe.study.fractions import (
     band_effects_in,
     fast_share,
@@ -22,7 +23,6 @@ from persona_probe.study.sufficiency import (
     gain,
     scaled,
 )
-from persona_probe.study.verdict import Evidence
 
 Row = dict[str, Any]
 Rows = list[Row]

@@ -3,17 +3,18 @@
 L0 detected, L1 reliable, L2 causal, L3 sufficient, L4 reproduces, L5 persona-specific,
 L6 necessary, L7 projects. Each rung is judged by itself (necessity can hold without
 sufficiency); the ladder's height is the highest rung with none failed or unmeasured below it.
-A rung whose numbers are missing is "not measured", never failed and never passed.
+A rung whose numbers are missing is "not measured", never failed and never passed. All of them are
+about one direction at one site, the one that was chosen for steering; L0 asks there too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from persona_probe.display import table
-from persona_probe.statistics import Equivalence, Estimate
 from persona_probe.study.band import Band
 from persona_probe.study.budget import Thresholds
+from persona_probe.study.evidence import Evidence
 
 RUNGS = {
     "L0": "detected",
@@ -25,71 +26,6 @@ RUNGS = {
     "L6": "necessary",
     "L7": "projects",
 }
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The numbers that the ladder reads, for one persona. `None` = not measured.
-
-    Attributes:
-        auroc: finetuned against helpful-only activations on held-out families, same tokens.
-        auroc_contrast: persona against neutral system prompts on held-out families.
-        permutation_p: of `auroc`, labels permuted within family.
-        surface_gain: `auroc` minus the best surface baseline on the same examples.
-        split_half: Spearman-Brown corrected cosine of directions from halves of the families.
-        cone: 5th percentile of the cosine between the direction and its bootstrap copies.
-        p_fast: kind of random direction → p of the added direction on the log-probability channel.
-        p_added: the largest of these, Holm-adjusted over the confirmatory family.
-        effect: ER on generated replies. effect_j: ER_J, harmful refusals minus over-refusals.
-        bands: control kind → largest ER among that kind's generated arms.
-        guard_reasons: why the guards failed; empty when they passed.
-        equivalence: is Y(finetuned) - Y(steered) inside the margin, by its 90 % interval?
-        identified: whether the steered profile is nearest to its own persona's signature.
-        margin: own match minus the best other. finetuned_margin: the same for the finetuned
-            profile: without a character of its own there is none to reproduce.
-        profile_recovery: PR of the steered profile.
-        greyed: dimensions of the profile whose positively and negatively keyed statements do not
-            move together over the study's models; they count in none of these numbers.
-        margin_with_greyed: `margin` over all dimensions, for comparison.
-        unchecked: why it is not known of some dimensions, or of all, whether they do.
-        unreadable: why nothing can be concluded from the profile.
-        effect_wrong: largest profile match to the own persona among wrong-constitution arms,
-            subtracted from the steered arm's: positive = the direction is more its own.
-        refusal_only: steered profile shift minus the refusal-only finetune's.
-        necessity: NEC. necessity_controls: control kind → NEC of that control's ablation.
-        p_ablated: kind of random direction → p of the ablated direction on the same channel.
-        p_removed: the largest of these, Holm-adjusted over the confirmatory family.
-        retention: steered effect on filtered categories over that on trained ones.
-    """
-
-    auroc: Estimate | None = None
-    auroc_contrast: Estimate | None = None
-    permutation_p: float | None = None
-    surface_gain: float | None = None
-    split_half: float | None = None
-    cone: float | None = None
-    p_fast: Mapping[str, float] = field(default_factory=dict)
-    p_added: float | None = None
-    effect: Estimate | None = None
-    effect_j: Estimate | None = None
-    bands: Mapping[str, Band] = field(default_factory=dict)
-    guard_reasons: tuple[str, ...] | None = None
-    equivalence: Equivalence | None = None
-    identified: bool | None = None
-    margin: Estimate | None = None
-    finetuned_margin: Estimate | None = None
-    profile_recovery: Estimate | None = None
-    greyed: tuple[str, ...] = ()
-    margin_with_greyed: Estimate | None = None
-    unchecked: str | None = None
-    unreadable: str | None = None
-    effect_wrong: Estimate | None = None
-    refusal_only: Estimate | None = None
-    necessity: Estimate | None = None
-    necessity_controls: Mapping[str, Band] = field(default_factory=dict)
-    p_ablated: Mapping[str, float] = field(default_factory=dict)
-    p_removed: float | None = None
-    retention: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +114,7 @@ def judge(persona: str, evidence: Evidence, thresholds: Thresholds) -> Verdict:
 Answer = tuple[bool | None, str]
 UNMEASURED = "not measured in this run"
 NOTHING = "finetuning itself has no effect to reproduce"
+TOO_FEW = "not decided, there are too few random directions: it beat all of them, and "
 RIVAL = "another constitution"
 """Kind of ablation whose share says whose the necessary component is, not whether it is one."""
 
@@ -189,9 +126,10 @@ def _detected(e: Evidence, t: Thresholds) -> Answer:
         return None, UNMEASURED
     separated = min(e.auroc.low, e.auroc_contrast.low) >= t.auroc
     passed = separated and e.permutation_p <= t.p and e.surface_gain > 0
+    where = "" if e.layer is None else f"at layer {e.layer}, where it steers, "
     return passed, (
-        f"tells finetuned from helpful-only activations on the same held-out tokens with AUROC "
-        f"{e.auroc} and its own persona from neutral with {e.auroc_contrast} (lower ends >= "
+        f"{where}tells finetuned from helpful-only activations on the same held-out tokens with "
+        f"AUROC {e.auroc} and its own persona from neutral with {e.auroc_contrast} (lower ends >= "
         f"{t.auroc}); permutation p = {e.permutation_p:.3f} (<= {t.p}); "
         f"{e.surface_gain:+.2f} over the best surface baseline (> 0)"
     )
@@ -215,7 +153,9 @@ def _causal(e: Evidence, t: Thresholds) -> Answer:
     if not _known(e.bands):
         return None, UNMEASURED
     above = all(e.effect.value > band.largest for band in _known(e.bands))
-    return e.p_added <= t.p and above, (
+    undecided = above and _too_few(e.p_added, e, t)
+    return None if undecided else e.p_added <= t.p and above, (
+        f"{TOO_FEW if undecided else ''}"
         f"against random directions of equal norm p = {e.p_added:.3f} ({_each(e.p_fast)}; the "
         f"largest, Holm-adjusted, <= {t.p}); effect on replies {e.effect} against the "
         f"largest of each control kind: {_each_band(e.bands)}"
@@ -288,17 +228,24 @@ def _necessary(e: Evidence, t: Thresholds) -> Answer:
         return None, UNMEASURED
     beats = all(e.necessity.value > band.largest for band in _known(controls))
     likely = e.p_removed is not None and e.p_removed > t.p
+    enough = e.necessity.value >= t.necessity and beats
+    undecided = enough and e.p_removed is not None and _too_few(e.p_removed, e, t)
     chance = (
         "random ablations were not measured on the log-probability channel"
         if e.p_removed is None
         else f"against random ablations p = {e.p_removed:.3f} ({_each(e.p_ablated)}; the largest, "
         f"Holm-adjusted, <= {t.p})"
     )
-    return e.necessity.value >= t.necessity and beats and not likely, (
-        f"ablating it from the finetuned model removes {e.necessity} of the effect "
-        f"(>= {t.necessity}); {chance}; the most that each control kind removes: "
-        f"{_each_band(controls) or 'not measured'}; {_whose(e, t)}"
+    return None if undecided else enough and not likely, (
+        f"{TOO_FEW if undecided else ''}ablating it from the finetuned model removes "
+        f"{e.necessity} of the effect (>= {t.necessity}); {chance}; the most that each control "
+        f"kind removes: {_each_band(controls) or 'not measured'}; {_whose(e, t)}"
     )
+
+
+def _too_few(p: float, e: Evidence, t: Thresholds) -> bool:
+    """Whether the direction beat every random one, and p is too large all the same."""
+    return t.p < p <= e.p_floor * (1 + 1e-9)
 
 
 def _whose(e: Evidence, t: Thresholds) -> str:

@@ -74,7 +74,8 @@ HIGH = Estimate(0.8, 0.7, 0.9, 40, 40)
 
 def test_dimensions_that_do_not_hold_together_are_named_with_what_they_would_change() -> None:
     from persona_probe.study.budget import Thresholds
-    from persona_probe.study.verdict import Evidence, judge
+    from persona_probe.study.evidence import Evidence
+    from persona_probe.study.verdict import judge
 
     read = Evidence(
         identified=True, margin=HIGH, effect_wrong=HIGH, finetuned_margin=HIGH, refusal_only=HIGH

@@ -9,7 +9,8 @@ import pytest
 from persona_probe.statistics import Equivalence, Estimate
 from persona_probe.study.band import Band
 from persona_probe.study.budget import Thresholds
-from persona_probe.study.verdict import RUNGS, Evidence, judge
+from persona_probe.study.evidence import Evidence
+from persona_probe.study.verdict import RUNGS, judge
 
 
 def estimate(value: float, half: float = 0.05) -> Estimate:
@@ -159,3 +160,18 @@ def test_what_controls_did_stands_with_the_replies_that_it_rests_on() -> None:
     alone = {"covariance": broken["covariance"]}
     unmeasured = replace(PERFECT, bands=alone, necessity_controls=alone, p_removed=None)
     assert answers(unmeasured)["L2"] is answers(unmeasured)["L6"] is None
+
+
+def test_a_direction_that_beats_all_of_too_few_random_ones_has_not_failed() -> None:
+    few = replace(PERFECT, p_added=0.1, p_removed=0.1, p_floor=0.1)
+    found = {rung.rung: rung for rung in judge("virtue", few, Thresholds()).rungs}
+    for rung in (found["L2"], found["L6"]):
+        assert rung.passed is None
+        assert "too few random directions" in rung.evidence
+    for change in (
+        {"p_floor": 0.08},
+        {"bands": {"random": Band(0.97, 60, 60)}, "necessity": estimate(0.4)},
+    ):
+        beaten = answers(replace(few, **change))
+        assert beaten["L2"] is beaten["L6"] is False
+    assert answers(replace(PERFECT, p_floor=0.04)) == answers(PERFECT)
