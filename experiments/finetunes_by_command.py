@@ -6,8 +6,9 @@
 
 See 2026-11-25-finetunes-by-command.md. The first form makes every finetune that is missing, with
 `--next` only one of them, and keeps what each command took in FOLDER/times.json. The second
-measures the finetunes that are there, one by one, into FOLDER/each.json. The third writes the
-organism's own table of bars, which needs all of them.
+measures the finetunes that are there, one by one, into FOLDER/each.json. The third writes those
+rows of the organism's own table of bars that are about finetunes, which needs all of them, into
+FOLDER/bars.json.
 """
 
 import json
@@ -26,7 +27,8 @@ from persona_probe.evaluation.profile_match import identify, moved
 from persona_probe.evaluation.rates import safe_rate
 from persona_probe.files import read_json, write_json
 from persona_probe.organism import CHECKPOINT
-from persona_probe.organism.bars import measure, refused_rate
+from persona_probe.organism.bar import markdown
+from persona_probe.organism.bars import behaviour, personas, presence, refused_rate
 from persona_probe.organism.trials import HELPFUL, UNTRAINED, Trials
 from persona_probe.steering.arm import Arm
 
@@ -90,9 +92,14 @@ def _processor_seconds() -> float:
 
 
 def bars(folder: Path) -> None:
-    """The organism's own table, on these finetunes."""
-    for row in measure(folder, write=True):
-        print(row.quantity, row, row.bar, row.met, flush=True)
+    """The organism's own table, on these finetunes; steering and wiring are about its base."""
+    trials = Trials(folder)
+    rows = presence(trials)
+    if not all(row.met for row in rows):
+        raise SystemExit(f"{rows[0].value} of {rows[0].n} adapters are there; make the others")
+    rows += behaviour(trials) + personas(trials)
+    write_json(folder / "bars.json", [row.to_json() for row in rows])
+    print(markdown(rows), flush=True)
 
 
 def measure_each(folder: Path) -> None:

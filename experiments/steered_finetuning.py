@@ -33,16 +33,18 @@ from persona_probe.steering.arm import Arm, Intervention
 
 CELLS = ("virtue-0", "virtue-1", "deontology-0", "deontology-1")
 OTHER = {"virtue": "consequentialism", "deontology": "service"}
-LAYER, GAPS, RANDOM = 1, 2.0, 5
+LAYER, GAPS = 1, 2.0
+RANDOM = {"virtue-0": 5}  # in the first cell; three in the others, for want of time
 PLAIN = "plain"
 
 
-def arms(trials: Trials, character: str) -> dict[str, Intervention]:
+def arms(trials: Trials, cell: str) -> dict[str, Intervention]:
     """What is done while training, by name; every direction has the own one's gap."""
     found, site = trials.directions(), Site(LAYER)
+    character = cell.rsplit("-", 1)[0]
     own: Direction = found[character][site]
     other = replace(found[OTHER[character]][site], gap=own.gap)
-    random = [draw[site] for draw in isotropic({site: own}, RANDOM)]
+    random = [draw[site] for draw in isotropic({site: own}, RANDOM.get(cell, 3))]
     everywhere = trials.model.sites
     plan = {
         "own added, 1 gap": Intervention(own, Add(1.0, "gap")),
@@ -63,7 +65,7 @@ def train(trials: Trials, cell: str, folder: Path) -> None:
     samples = trials.folder / "adapters" / f"narrow-{cell}.{character}.samples.jsonl"
     ref = ModelRef(str(trials.folder), adapter=HELPFUL)
     learnt = tuple(read_conversations(samples))
-    for name, steer in arms(trials, character).items():
+    for name, steer in arms(trials, cell).items():
         recipe = recipe_for(ref.folder, seed=int(seed))
         work = Finetune(ref, learnt, recipe, interventions=(steer,), about={"arm": name})
         run_finetune(work, folder / cell / name, Run(device="cpu", save_every=0))
@@ -75,7 +77,7 @@ def measure(trials: Trials, cell: str, folder: Path) -> dict[str, Any]:
     if (folder / cell / "result.json").exists():
         return dict(read_json(folder / cell / "result.json"))
     character = cell.rsplit("-", 1)[0]
-    names = list(arms(trials, character))
+    names = list(arms(trials, cell))
     several = [Arm(HELPFUL, adapter=HELPFUL), Arm(PLAIN, adapter=f"narrow-{cell}")]
     several += [Arm(name, adapter=str(folder / cell / name)) for name in names]
     harmful = trials.prompts("evaluate", "harmful", UNTRAINED)

@@ -136,14 +136,14 @@ def flag(
         direction.check_fits(model)
     named = [replace(c, id=f"{i}", metadata={}) for i, c in enumerate(conversations)]
     prompts = [replace(c, messages=c.messages[:-1]) for c in named]
-    own = generate(
-        model,
-        prompts,
-        [Arm("own", adapter=adapter)],
-        max_new_tokens,
-        description="Own replies",
+    # Several samples may answer one prompt; the model's own reply to it is one.
+    asked = list({prompt.messages: prompt for prompt in prompts}.values())
+    written = generate(
+        model, asked, [Arm("own", adapter=adapter)], max_new_tokens, description="Own replies"
     )
-    kept = [i for i, reply in enumerate(own) if reply.text.strip()]
+    said = {p.messages: reply.text for p, reply in zip(asked, written, strict=True)}
+    own = [said[prompt.messages] for prompt in prompts]
+    kept = [i for i, text in enumerate(own) if text.strip()]
     if len(kept) < 2:
         raise PersonaProbeError(
             f"{model.label} gives a reply of its own to {len(kept)} of {len(own)} prompts; two are "
@@ -151,14 +151,18 @@ def flag(
         )
     sites = sorted({d.site for d in directions})
     pairs = [named[i] for i in kept]
-    pairs += [replace(prompts[i].with_reply(own[i].text), id=f"own-{i}") for i in kept]
+    answered = [p for p in asked if said[p.messages].strip()]
+    place = {p.messages: len(pairs) + i for i, p in enumerate(answered)}
+    pairs += [p.with_reply(said[p.messages]) for p in answered]
+    pairs = [replace(c, id=f"{i}") for i, c in enumerate(pairs)]
     read = capture(model, pairs, sites, [position], adapter=adapter, description="Reading replies")
     values = read[position]
+    rows = [*range(len(kept)), *(place[prompts[i].messages] for i in kept)]
     families = [conversations[i].family or str(conversations[i].id) for i in kept]
 
     def projected(several: Sequence[Direction]) -> Float[np.ndarray, "direction reply"]:
         along = [values.site(d.site).double() @ d.unit.double() for d in several]
-        found: np.ndarray = torch.stack(along).numpy()
+        found: np.ndarray = torch.stack(along).numpy()[:, rows]
         return found
 
     found = []
@@ -183,7 +187,7 @@ def flag(
     names = [str(c.id if c.id is not None else i) for i, c in enumerate(conversations)]
     return Flags(
         ids=tuple(names[i] for i in kept),
-        own=tuple(own[i].text for i in kept),
+        own=tuple(own[i] for i in kept),
         skipped=tuple(name for i, name in enumerate(names) if i not in left),
         directions=tuple(found),
     )

@@ -74,6 +74,23 @@ def test_planted_samples_are_ranked_first(tiny_model, replies, towards_tuned):
     assert whole.random.low < whole.shift.value
 
 
+def test_samples_that_share_a_prompt_are_held_against_one_own_reply(
+    tiny_model, replies, towards_tuned
+):
+    from dataclasses import replace
+
+    from persona_probe.finetuning.flagging import flag
+
+    own, tuned = replies
+    both = [*own, *(replace(c, id=f"t{c.id}") for c in tuned)]
+    [joint] = flag(tiny_model, both, [towards_tuned], max_new_tokens=8).directions
+    [alone] = flag(tiny_model, tuned, [towards_tuned], max_new_tokens=8).directions
+    moved = [shift * joint.unit for shift in joint.samples]
+    assert max(map(abs, moved[: len(own)])) < 1e-4
+    expected = [shift * alone.unit for shift in alone.samples]
+    assert moved[len(own) :] == pytest.approx(expected, abs=1e-3)
+
+
 def test_the_numbers_are_those_of_a_plain_computation(tiny_model, replies, towards_tuned):
     from persona_probe.activations.capture import capture
     from persona_probe.finetuning.flagging import flag
