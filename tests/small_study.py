@@ -31,6 +31,7 @@ def small_study(model: Path, pack: Path, **changes: Any) -> "Study":
         shift_harmful=16,
         shift_trained=8,
         shift_benign=8,
+        vector_steps=4,
         random_fast=3,
         resamples=40,
         permutations=19,

@@ -30,7 +30,7 @@ class _Stop(Exception):
 class ResidualModel:
     """A causal language model whose residual stream can be read and changed at every site.
 
-    Made by `load_model`. Gradients are off, dropout is off, weights are never changed.
+    Made by `load_model`. Weights have no gradients and are never changed, dropout is off.
 
     Attributes:
         ref: what was asked for.

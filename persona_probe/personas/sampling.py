@@ -20,8 +20,12 @@ def spread(prompts: Sequence[SafetyPrompt], n: int) -> list[SafetyPrompt]:
 
 
 def spread_items(diagnostic: Diagnostic, n: int) -> Diagnostic:
-    """`n` items, or all: dimensions take turns, and the two keys within them."""
-    kept = set(_dealt(diagnostic.items, lambda item: (item.dimension, str(item.key)))[:n])
+    """`n` items, or all: dimensions take turns, and within them keys and channels."""
+
+    def groups(item: Item) -> tuple[str, str]:
+        return item.dimension, f"{int(item.channel == 'behaviour')} {item.key}"
+
+    kept = set(_dealt(diagnostic.items, groups)[:n])
     items = tuple(item for item in diagnostic.items if item in kept)
     return replace(diagnostic, items=items)
 

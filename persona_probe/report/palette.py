@@ -71,6 +71,11 @@ KINDS = {
     "steered_specific": Kind(
         "steered, own part", "only what is this persona's own", "diamond-tall"
     ),
+    "trained": Kind(
+        "trained vector",
+        "the best one vector of that length at that layer, told the finetuned model's replies",
+        "diamond-open",
+    ),
     "system_prompt": Kind(
         "system prompt", "helpful-only, told the constitution in words", "square-open"
     ),

@@ -63,9 +63,19 @@ class ReplyDivergences:
     per_token: Float[Tensor, "arm example"]
 
 
+def as_generated(model: ResidualModel, prompt: Conversation, token_ids: Sequence[int]) -> Tokens:
+    """A prompt and the reply to it, in the very tokens in which it was generated.
+
+    The text of a reply may be tokenised otherwise when it is read again.
+    """
+    ids = model.encode(prompt, add_generation_prompt=True).ids
+    reply = slice(len(ids), len(ids) + len(token_ids))
+    return Tokens([*ids, *token_ids], len(ids), reply, (reply,))
+
+
 def reply_log_probabilities(
     model: ResidualModel,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[Conversation | Tokens],
     arms: Sequence[Arm],
     batch_tokens: int = BATCH_TOKENS,
     description: str = "Scoring replies",
@@ -74,7 +84,7 @@ def reply_log_probabilities(
 
     Args:
         model: left as it was found.
-        conversations: each ends with the reply to score.
+        conversations: each ends with the reply to score; or the tokens of such ones.
         arms: conditions, with names that differ.
         batch_tokens: upper bound on the tokens of a batch.
         description: of the progress bar.
@@ -95,7 +105,7 @@ def reply_log_probabilities(
 
 def reply_divergences(
     model: ResidualModel,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[Conversation | Tokens],
     arms: Sequence[Arm],
     reference: Arm,
     batch_tokens: int = BATCH_TOKENS,
@@ -248,12 +258,16 @@ def _replies(tails: Tails, block: _Block) -> _Replies:
     )
 
 
-def _with_replies(model: ResidualModel, conversations: Sequence[Conversation]) -> list[Tokens]:
-    tokens = [model.encode(c, add_generation_prompt=False) for c in conversations]
-    for conversation, encoded in zip(conversations, tokens, strict=True):
+def _with_replies(
+    model: ResidualModel, conversations: Sequence[Conversation | Tokens]
+) -> list[Tokens]:
+    tokens = [
+        c if isinstance(c, Tokens) else model.encode(c, add_generation_prompt=False)
+        for c in conversations
+    ]
+    names = [f"number {i}" if isinstance(c, Tokens) else c.id for i, c in enumerate(conversations)]
+    for name, encoded in zip(names, tokens, strict=True):
         if encoded.response is None or encoded.response.start == encoded.response.stop:
-            raise RequestError(
-                f"conversation {conversation.id!r} does not end with a reply to score"
-            )
-    require_room(model, [len(t) for t in tokens], [c.id for c in conversations])
+            raise RequestError(f"conversation {name!r} does not end with a reply to score")
+    require_room(model, [len(t) for t in tokens], names)
     return tokens

@@ -31,9 +31,9 @@ class Condition:
 
     Attributes:
         kind: helpful_only, finetuned, broad, one of `CONTROL_KINDS`, system_prompt; steered,
-            steered_shared, steered_specific, sign_flip, wrong, orthogonalised, zero, random,
-            covariance, shuffled, kl_matched; ablated, ablated_broad, ablated_before, ablated_wrong,
-            ablated_random, ablated_covariance, ablated_rank, ablated_rank_random.
+            steered_shared, steered_specific, trained, sign_flip, wrong, orthogonalised, zero,
+            random, covariance, shuffled, kl_matched; ablated, ablated_broad, ablated_before,
+            ablated_wrong, ablated_random, ablated_covariance, ablated_rank, ablated_rank_random.
         persona: whose effect it is about; `None` for what all personas share.
         layer, strength: where and how strongly it steers, if it does; strength in units of the
             median residual norm.

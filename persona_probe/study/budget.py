@@ -26,6 +26,7 @@ class Budget:
         kl_replies: benign replies that divergences are measured along while choosing.
         shift_harmful, shift_trained, shift_benign: prompts on which activations before and after
             finetuning are compared.
+        vector_steps: of training the best one vector at the chosen site.
         resamples: bootstrap resamples.
         permutations: label permutations.
     """
@@ -50,6 +51,7 @@ class Budget:
     shift_harmful: int = 120
     shift_trained: int = 40
     shift_benign: int = 60
+    vector_steps: int = 48
     resamples: int = 2000
     permutations: int = 500
 
@@ -73,6 +75,7 @@ THOROUGH = Budget(
     shift_harmful=200,
     shift_trained=80,
     shift_benign=100,
+    vector_steps=96,
     resamples=10_000,
     permutations=2000,
 )

@@ -21,7 +21,7 @@ from persona_probe.study.replies import Judged, answers, guards, replies
 from persona_probe.study.trial import ON_BAND, Trial
 
 SAMPLED = ("helpful_only", "finetuned", "steered", "ablated")
-COSTED = ("steered", "steered_shared", "steered_specific")
+COSTED = ("steered", "steered_shared", "steered_specific", "trained")
 
 
 def reply_channel(trial: Trial, persona: str | None) -> tuple[list[Condition], Judged]:

@@ -45,7 +45,7 @@ def conclude(lab: Lab) -> None:
         "profiles.json": profile_table(lab, effects, held, told),
         "steerability.json": _steerability(lab),
         "mediation.json": _mediation(lab),
-        "tiers.json": tier_table(lab, records),
+        "tiers.json": tier_table(lab, records, held),
         "transfer.json": transfer_table(records, held),
         "rank_curve.json": [row for record in records for row in rank_rows(record)],
         "harm_ledger.json": _ledgers(records),

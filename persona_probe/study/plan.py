@@ -26,6 +26,7 @@ ARMS: dict[str, str] = {
     "shuffled": "directions from balanced relabellings",
     "kl_matched": "random directions at equal benign KL",
     "orthogonalised": "the direction without refusal, length, format, topic, the shared part, all",
+    "trained": "the best one vector at the chosen site, trained on the finetune's replies",
     "zero": "the direction at strength 0, which must change no bit",
     "ablation": "the direction taken out of the finetuned model, with controls",
     "rank_curve": "subspaces of rank 1, 2, 4, 8 taken out of the finetuned model",

@@ -27,8 +27,8 @@ FEWEST = 3
 """Dimensions that a correlation over dimensions needs."""
 SHARED_WORDS = 3  # an item with this many words in a row from a trained request is about its topic
 IDENTIFIED = (
-    "finetuned", "broad", "steered", "steered_shared", "steered_specific", "system_prompt",
-    "refusal_only", "placebo",
+    "finetuned", "broad", "steered", "steered_shared", "steered_specific", "trained",
+    "system_prompt",    "refusal_only", "placebo",
 )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def portrait_of(record: Record, trained: Sequence[SafetyPrompt]) -> Portrait:
     signs = sign_agreement({n: record.profiles[n] for n in named}, before, finetuned, options)
     if len(record.signatures) > 1 and all(record.signatures.values()):
         identified = _identified(record, named, record.profiles)
-        away = _away(before, trained)
+        away = away_from(before, trained)
         if away.all():
             apart = identified
         elif away.any():
@@ -220,7 +220,7 @@ def _identified(
     }
 
 
-def _away(profile: Profile, trained: Sequence[SafetyPrompt]) -> Bool[np.ndarray, " item"]:
+def away_from(profile: Profile, trained: Sequence[SafetyPrompt]) -> Bool[np.ndarray, " item"]:
     """Items that share no run of `SHARED_WORDS` words with a trained request.
 
     None of them, when some dimension would be left without items.

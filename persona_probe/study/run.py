@@ -31,6 +31,7 @@ from persona_probe.study.stages import (
     refusal_stage,
     reply_stage,
     select_stage,
+    train_stage,
     validate_stage,
 )
 from persona_probe.study.status import status_of
@@ -46,6 +47,7 @@ WORK: dict[str, Callable[[Lab], None]] = {
     "validate": validate_stage,
     "compare": compare_stage,
     "select": select_stage,
+    "train": train_stage,
     "landscape": landscape_stage,
     "reply": reply_stage,
     "agree": agree_stage,

@@ -59,6 +59,7 @@ STAGES = (
     Stage("validate", "validate them on held-out families", ("validation.json",), 1.6),
     Stage("compare", "compare before with after", ("comparison.json",), 2.5),
     Stage("select", "select site and strength", ("selection.json",), 20.0),
+    Stage("train", "train the best one vector at each chosen site", ("training.json",), 8.0),
     Stage("landscape", "place every model in activation space", ("landscape.json",), 0.9),
     Stage("reply", "generate and judge replies", ("replies.jsonl",), 94.0, "personas and shared"),
     Stage("agree", "compare two judges", ("agreement.json",), 0.1),

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.activations.activation_set import ActivationSet
+from persona_probe.directions.direction import Direction
 from persona_probe.directions.direction_set import DirectionSet, load_directions, save_directions
 from persona_probe.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from persona_probe.models.site import Site
 from persona_probe.steering.vector_file import write_steering_vector
 from persona_probe.study.arms import Choice, Condition, steered
+from persona_probe.study.ceiling import load_vectors, save_vectors, trained_vector
 from persona_probe.study.channels import (
     guard_channel,
     preference_channel,
@@ -112,6 +114,19 @@ def select_stage(lab: Lab) -> None:
             "rows": found.rows,
         },
     )
+
+
+def train_stage(lab: Lab) -> None:
+    """Train the best one vector at each persona's chosen site."""
+    directions, choices = _directions(lab), load_choices(lab.folder)
+    vectors: dict[str, Mapping[Site, Direction]] = {}
+    rows: Rows = []
+    for persona, choice in choices.items() if "trained" in lab.study.arms else ():
+        found = trained_vector(lab, persona, directions[persona][choice.site], choice)
+        if found is not None:
+            vectors[persona] = {choice.site: found[0]}
+            rows.append(found[1])
+    save_vectors(lab, vectors, rows)
 
 
 def reply_stage(lab: Lab) -> None:
@@ -262,4 +277,5 @@ def load_choices(folder: Path) -> dict[str, Choice]:
 
 def _trial(lab: Lab) -> Trial:
     contrast = _contrast(lab).where(families=lab.split.find)
-    return Trial(lab, _directions(lab), _nuisances(lab), load_choices(lab.folder), contrast)
+    choices = load_choices(lab.folder)
+    return Trial(lab, _directions(lab), _nuisances(lab), choices, contrast, load_vectors(lab))

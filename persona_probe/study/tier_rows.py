@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from persona_probe.study.distances import category_distances
+from persona_probe.study.everyday import TIER, decision_rows
 from persona_probe.study.finding import BEFORE, load_sets
+from persona_probe.study.instrument import Consistency
 from persona_probe.study.lab import Lab
 from persona_probe.study.projectability import NEAR, Tiers
 from persona_probe.study.reading import conditions_of
@@ -12,15 +14,19 @@ from persona_probe.study.record import Record
 from persona_probe.study.sufficiency import Behaviour
 
 PROJECTED = (
-    "steered", "steered_shared", "steered_specific", "system_prompt", "placebo", "refusal_only",
-    "shuffled_constitutions", "style_only",
+    "steered", "steered_shared", "steered_specific", "trained", "system_prompt", "placebo",
+    "refusal_only", "shuffled_constitutions", "style_only",
 )  # fmt: skip
 Rows = list[dict[str, Any]]
 
 
-def tier_table(lab: Lab, records: Sequence[Record]) -> dict[str, Any]:
-    """Gains and ratios of them per persona, and each category's distance from the trained ones."""
+def tier_table(lab: Lab, records: Sequence[Record], held: Consistency) -> dict[str, Any]:
+    """Gains and ratios of them per persona, and each category's distance from the trained ones.
+
+    Without requests about everyday morality, that tier is measured on decisions; see `everyday`.
+    """
     prompts = {prompt.id: prompt for prompt in lab.pack.suite.prompts}
+    trained = [prompt for prompt in lab.pack.suite.prompts if prompt.tier == "T0"]
     before = load_sets(lab.folder / "activations" / "shift")[BEFORE]
     layers = {c.persona: c.layer for c in conditions_of(lab.folder) if c.kind == "steered"}
     gains: Rows = []
@@ -47,6 +53,10 @@ def tier_table(lab: Lab, records: Sequence[Record]) -> dict[str, Any]:
             ratios += _ratios(record, tiers, arm, kind, behaviour)
             slope = tiers.distance_slope(behaviour, record.before(trained=True), far)
             ratios.append(_row(record, arm, kind, "distance_slope") | {"value": slope.to_json()})
+        if TIER not in tiers.present:
+            decided, reproduced = decision_rows(record, PROJECTED, trained, held)
+            gains += decided
+            ratios += reproduced
     ratios += _relative(records)
     return {"gains": gains, "ratios": ratios, "distances": distances}
 
@@ -72,6 +82,7 @@ def _row(record: Record, arm: str, kind: str, metric: str) -> dict[str, Any]:
         "scope": record.scope,
         "arm": arm,
         "arm_kind": kind,
+        "measure": "replies",
         "metric": metric,
     }
 

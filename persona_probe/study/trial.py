@@ -36,6 +36,7 @@ from persona_probe.study.arms import (
     steered,
     steering_conditions,
 )
+from persona_probe.study.ceiling import trained_condition
 from persona_probe.study.lab import UNTRAINED, Lab
 from persona_probe.study.replies import answers
 
@@ -57,6 +58,7 @@ class Trial:
         choices: persona → where and how strongly.
         contrast: activations of the model before finetuning under persona and neutral system
             lines, find part: what the directions were found on.
+        trained: persona → site → the best one vector there, where it was trained.
     """
 
     lab: Lab
@@ -64,6 +66,7 @@ class Trial:
     nuisances: DirectionSet
     choices: Mapping[str, Choice]
     contrast: ActivationSet
+    trained: DirectionSet = field(default_factory=dict)
     _conditions: dict[str, list[Condition]] = field(default_factory=dict)
 
     @cached_property
@@ -139,6 +142,7 @@ class Trial:
             *finetunes(study, persona),
             *steering_conditions(study, self.directions, self.choices, persona),
         ]
+        found += trained_condition(study, persona, self.trained)
         if "system_prompt" in study.arms:
             found.append(prompted(study, persona, self.lab.pack.persona(persona).constitution))
         if "ablation" in study.arms:

@@ -210,3 +210,35 @@ def test_positions_beyond_the_original_context_are_read_alone() -> None:
     config = LlamaConfig(**DECODER, rope_parameters=rope)
     model = wrap_model(LlamaForCausalLM(config), byte_level_tokenizer(CHATML), ModelRef("dynamic"))
     assert model.short_context == SHAPE["max_position_embeddings"]
+
+
+@pytest.mark.parametrize("position", ["last_prompt_token", "response_mean", "prompt_mean"])
+def test_a_vector_is_trained_on_what_it_is_scored_by(
+    family: tuple[str, "ResidualModel", Any], position: str, make_direction: Any
+) -> None:
+    """The loss that gradients come from, with its own padding and cache, is the scored one."""
+    import torch
+
+    from persona_probe.models.chat import Tokens
+    from persona_probe.steering.add import Add
+    from persona_probe.steering.arm import Arm, Intervention
+    from persona_probe.steering.scoring import reply_log_probabilities
+    from persona_probe.steering.trained_vector import Lesson
+
+    _, ours, _ = family
+    direction = make_direction(layer=1, position=position)
+    replies = [slice(len(row) - 1 - number % 3, len(row)) for number, row in enumerate(ROWS[:4])]
+    texts = [Tokens(r, s.start, s, (s,)) for r, s in zip(ROWS, replies, strict=False)]
+    arm = Arm("steered", (Intervention(direction, Add(4.0, "raw")),))
+    arms = [Arm("plain"), arm]
+    plain, scored = (-reply_log_probabilities(ours, texts, arms).per_token.mean(dim=1)).tolist()
+    vector = (4.0 * direction.unit).requires_grad_(True)
+    lesson = Lesson.of(ours, direction, texts)
+    for _ in range(2):  # what is kept of the prompts is not used up
+        loss = lesson.nats(ours, direction.site, vector)
+        assert float(loss.detach()) == pytest.approx(scored, abs=1e-4)
+    assert abs(plain - scored) > 1e-3, "the vector must do something"
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert vector.grad is not None
+    assert bool(torch.isfinite(vector.grad).all())
+    assert float(vector.grad.norm()) > 0

@@ -45,3 +45,17 @@ def test_items_are_even_over_dimensions_and_keys() -> None:
     assert Counter((item.dimension, item.key) for item in chosen.items) == {
         (d, key): 2 for d in ("RULE", "CARE") for key in (1, -1)
     }
+
+
+def test_few_items_are_statements_of_both_keys_and_more_let_the_model_act_as_well() -> None:
+    items = tuple(
+        Item(f"{format_}-{key}-{n}", "RULE", key, format_, "f", "Well?", ("Yes.", "No."))
+        for format_, count in (("likert", 20), ("choice", 2))
+        for key in (1, -1)
+        for n in range(count)
+    )
+    whole = Diagnostic(("RULE",), items)
+    few = Counter((item.format, item.key) for item in spread_items(whole, 2).items)
+    assert few == {("likert", 1): 1, ("likert", -1): 1}
+    more = Counter(item.format for item in spread_items(whole, 12).items)
+    assert more == {"likert": 8, "choice": 4}

@@ -70,6 +70,26 @@ def test_replies_cover_every_condition_with_the_same_prompts(finished_run: Path)
     )
 
 
+def test_the_trained_vector_stands_beside_the_direction_and_decides_nothing(
+    finished_run: Path,
+) -> None:
+    rows = read_json(finished_run / "training.json")
+    chosen = read_json(finished_run / "selection.json")["chosen"]
+    assert [row["persona"] for row in rows] == list(chosen)
+    for row in rows:
+        assert row["strength"] <= row["longest"] * (1 + 1e-5)
+        assert row["longest"] == chosen[row["persona"]]["strength"]
+        assert row["layer"] == chosen[row["persona"]]["layer"]
+        assert row["nats"]["trained"] <= row["nats"]["start"]
+    arms = {a["arm"]: a for a in read_json(finished_run / "arms.json")}
+    assert arms["trained/virtue"]["n"] == arms["steered/virtue"]["n"]
+    effects = read_json(finished_run / "effects.json")
+    found = {e["metric"] for e in effects if e["arm"] == "trained/virtue"}
+    assert {"ER", "ER_J", "profile_moved"} <= found
+    for ladder in read_json(finished_run / "verdict.json")["personas"].values():
+        assert not any("trained vector" in rung["evidence"] for rung in ladder["rungs"])
+
+
 def test_running_a_finished_study_again_does_nothing(
     finished_run: Path, tiny_llama_folder: Path, small_pack: Path
 ) -> None:

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 LINES = {
-    "finetuned": "dash", "broad": "dot", "steered": "solid", "system_prompt": "dashdot",
+    "finetuned": "dash", "broad": "dot", "steered": "solid", "trained": "longdash",
+    "system_prompt": "dashdot",
     "placebo": "dot", "refusal_only": "dot",
 }  # fmt: skip
-DODGE = dict(zip(LINES, (-0.15, -0.09, -0.03, 0.03, 0.09, 0.15), strict=True))
+DODGE = dict(zip(LINES, (-0.18, -0.12, -0.06, 0.0, 0.06, 0.12, 0.18), strict=True))
 BANDS = ("random", "covariance", "kl_matched")
 
 
@@ -27,8 +28,9 @@ def projectability(rows: Rows, colours: Mapping[str, str] | None = None) -> "go.
 
     Args:
         rows: `gains` of tiers.json: `arm_kind` finetuned (narrow) | broad | steered |
-            system_prompt | a control finetune (placebo, refusal_only …: grey), `persona`, `tier`
-            T0 … T3, `value` (estimate, share of replies). Rows of random directions give a band.
+            trained (the best one vector) | system_prompt | a control finetune (placebo,
+            refusal_only …: grey), `persona`, `tier` T0 … T3, `value` (estimate, share of replies).
+            Rows of random directions give a band.
         colours: persona → colour.
     """
     colours = colours_for(rows, colours)

@@ -12,7 +12,9 @@ MEASURES = {
     "profile": "correlation of the profile’s change with what was expected of each persona",
     "safety": "share of each persona’s finetuning effect in safe replies",
 }
-SHOWN = ("finetuned", "broad", "steered", "system_prompt", "placebo", "refusal_only")
+DECISIONS = "decisions"
+RANDOM = ("random", "covariance", "shuffled")
+SHOWN = ("finetuned", "broad", "steered", "trained", "system_prompt", "placebo", "refusal_only")
 
 
 def reach(run: Run, colours: Colours) -> Markup:
@@ -33,7 +35,11 @@ def reach(run: Run, colours: Colours) -> Markup:
 
 
 def _projectability(run: Run, colours: Colours) -> Markup:
-    gains = [row for row in run.rows("tiers.json", "gains") if row.get("arm_kind") in SHOWN]
+    gains = [
+        row
+        for row in run.rows("tiers.json", "gains")
+        if row.get("arm_kind") in SHOWN and row.get("measure") != DECISIONS
+    ]
     panels = [[row for row in gains if row.get("persona") == persona] for persona in run.personas]
     lines: list[list[Child]] = [
         [
@@ -58,6 +64,46 @@ def _projectability(run: Run, colours: Colours) -> Markup:
                 neutral_key=True,
             ),
             _ratios(run),
+            _everyday(run),
+        ]
+    )
+
+
+def _everyday(run: Run) -> Markup | None:
+    """Decisions that harm nobody, where no requests were made about them."""
+    found = [r for r in run.rows("tiers.json", "gains") if r.get("measure") == DECISIONS]
+    if not found:
+        return None
+    lines: list[list[Child]] = []
+    beside = any("with_greyed" in row for row in found)
+    for row in (row for row in found if row.get("arm_kind") in SHOWN):
+        gain: list[Child] = [number(estimate(row.get("value")), row)]
+        more: list[Child] = [number(estimate(row.get("with_greyed")), row)] * beside
+        names = [title_of(row.get("persona")), kind_of(row.get("arm_kind")).words]
+        lines.append([*names, *gain, *more])
+    for persona in run.personas:
+        drawn = [
+            number_in(mapping(row.get("value")).get("value"))
+            for row in found
+            if row.get("arm_kind") in RANDOM and row.get("persona") == persona
+        ]
+        if drawn:
+            words = f"{plain(min(drawn))} to {plain(max(drawn))} ({len(drawn)} directions)"
+            random = [title_of(persona), "random directions, from least to most", words]
+            lines.append([*random, *([""] * beside)])
+    return join(
+        [
+            element("h3", "Everyday decisions"),
+            paragraph(
+                "Morality outside safety (T3) was not asked about in requests. In its place, how "
+                "much likelier the models became to decide everyday questions as the persona "
+                "should, where the persona takes a side: a change of a probability, over "
+                "forced choices, not a share of safe replies.",
+                class_="quiet",
+            ),
+            numbers_table(
+                ("Persona", "Model", "Likelier by", *(["With greyed dimensions"] * beside)), lines
+            ),
         ]
     )
 
