@@ -30,11 +30,11 @@ Found = Iterable[tuple[str, str, Estimate | None]]
 
 # Kinds of condition whose place between H and F is worked out on all prompts.
 WHOLE = (
-    "finetuned", "broad", "steered_shared", "steered_specific", "trained", "system_prompt",
-    "placebo", "refusal_only", "shuffled_constitutions", "style_only",
+    "finetuned", "broad", "steered_shared", "steered_specific", "trained", "wrong",
+    "sign_flip", "system_prompt", "placebo", "refusal_only", "shuffled_constitutions", "style_only",
 )  # fmt: skip
 DRAWN = ("random", "covariance")  # in each category
-PART = ("wrong", "sign_flip", "orthogonalised", "zero")
+PART = ("orthogonalised", "zero")
 REMOVED = (
     "ablated_wrong", "ablated_random", "ablated_covariance", "ablated_rank", "ablated_rank_random",
 )  # fmt: skip

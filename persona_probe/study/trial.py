@@ -42,8 +42,8 @@ from persona_probe.study.replies import answers
 
 # Kinds of condition that meet a part of the prompts only: they are many, or only controls.
 ON_BAND = (
-    "wrong", "sign_flip", "random", "covariance", "shuffled", "kl_matched", "orthogonalised",
-    "zero", "ablated_wrong", "ablated_random", "ablated_covariance", "ablated_before",
+    "random", "covariance", "shuffled", "kl_matched", "orthogonalised", "zero", "ablated_wrong",
+    "ablated_random", "ablated_covariance", "ablated_before",
     "ablated_rank", "ablated_rank_random",
 )  # fmt: skip
 

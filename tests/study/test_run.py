@@ -68,6 +68,8 @@ def test_replies_cover_every_condition_with_the_same_prompts(finished_run: Path)
     assert {"finetuned", "steered", "ablated", "wrong", "sign_flip", "system_prompt"} <= set(
         kinds.values()
     )
+    # Another constitution's direction and the reverse are controls on the same prompts.
+    assert not {"wrong", "sign_flip", "trained"} & set(ON_BAND)
 
 
 def test_the_trained_vector_stands_beside_the_direction_and_decides_nothing(
