@@ -4,7 +4,8 @@ The diagnostic's forced choices and scenarios let a model act where nothing is h
 such item outside the trained topics, in a dimension on which the persona's signature takes a side,
 the gain is what the probability of deciding as the signature says rises by, over the model before
 finetuning. A share of decisions, not of safe replies: to be read beside the other tiers, not as
-one more point of their line.
+one more point of their line. A dimension is greyed for its statements, which says nothing of its
+decisions, so these count; what is left without them stands beside.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,38 +36,35 @@ def decision_rows(
         record: what was measured.
         kinds: kinds of condition to look at, beside finetuned models and random directions.
         trained: requests of the trained categories.
-        held: which dimensions hold together; `with_greyed` counts the others, too.
+        held: which dimensions hold together; `without_greyed` counts only these.
     """
+    every, kept = (
+        _Decisions(record, dimensions, trained) for dimensions in (held.found, held.kept)
+    )
     gains: Rows = []
     shares: Rows = []
-    finetunes = [c.name for c in record.finetunes]
-    models = [(finetunes[0], record.finetunes[0].kind, finetunes)]
-    if record.headline:
-        models += [
-            (c.name, c.kind, [c.name])
-            for kind in (*kinds, *RANDOM_KINDS)
-            for c in record.named(kind)
-            if c.name in record.profiles
-        ]
-    for name, kind, several in models:
-        own, whole = (
-            _Decisions(record, dimensions, trained) for dimensions in (held.kept, held.found)
-        )
-        if not whole.n:
-            return [], []
+    for name, kind, several in _models(record, kinds) if every.n else ():
         about = {"persona": record.persona, "scope": record.scope, "arm": name, "arm_kind": kind}
         about["measure"] = "decisions"
-        beside = {"with_greyed": whole.gain(several).to_json()} if held.greyed else {}
-        gains.append(
-            about | {"metric": "gain", "tier": TIER, "value": own.gain(several).to_json()} | beside
-        )
-        if several is not finetunes:
-            beside = (
-                {"with_greyed": whole.share(several, finetunes).to_json()} if held.greyed else {}
-            )
-            value = own.share(several, finetunes).to_json()
-            shares.append(about | {"metric": f"reproduced_{TIER}", "value": value} | beside)
+        gain, left = (those.gain(several).to_json() for those in (every, kept))
+        beside = {"without_greyed": left} if held.greyed else {}
+        gains.append(about | {"metric": "gain", "tier": TIER, "value": gain} | beside)
+        if kind != record.finetunes[0].kind:
+            whole = [c.name for c in record.finetunes]
+            share, left = (those.share(several, whole).to_json() for those in (every, kept))
+            beside = {"without_greyed": left} if held.greyed else {}
+            shares.append(about | {"metric": f"reproduced_{TIER}", "value": share} | beside)
     return gains, shares
+
+
+def _models(record: Record, kinds: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    """Name, kind and conditions: F, all seeds together, and, in the headline scope, the others."""
+    first, names = record.finetunes[0], [c.name for c in record.finetunes]
+    found = [(first.name, first.kind, names)]
+    for kind in (*kinds, *RANDOM_KINDS) if record.headline else ():
+        several = [c.name for c in record.named(kind) if c.name in record.profiles]
+        found += [(name, kind, [name]) for name in several]
+    return found
 
 
 class _Decisions:

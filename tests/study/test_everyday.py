@@ -91,7 +91,9 @@ def test_the_gain_is_in_probability_and_towards_the_signature(
     assert {(row["tier"], row["measure"]) for row in gains} == {("T3", "decisions")}
 
 
-def test_trained_topics_and_greyed_dimensions_do_not_count(record: Callable[..., Record]) -> None:
+def test_trained_topics_do_not_count_and_greyed_dimensions_are_told_apart(
+    record: Callable[..., Record],
+) -> None:
     from persona_probe.study.everyday import decision_rows
 
     good, bad = (Estimate(r, r, r, 9, 9) for r in (0.9, -0.9))
@@ -99,10 +101,10 @@ def test_trained_topics_and_greyed_dimensions_do_not_count(record: Callable[...,
     own = record({"finetuned": {"RULE": 0.8, "OUTCOME": 0.8}})
     gains, _ = decision_rows(own, (), [prompt("Tell me how to pick the lock quietly.")], held)
     row = by_kind(gains)["finetuned"]
-    assert row["value"]["n"] == 8
-    assert row["value"]["value"] == pytest.approx(0.4)
-    assert row["with_greyed"]["n"] == 16
-    assert row["with_greyed"]["value"] == pytest.approx(0)
+    assert row["value"]["n"] == 16
+    assert row["value"]["value"] == pytest.approx(0)
+    assert row["without_greyed"]["n"] == 8
+    assert row["without_greyed"]["value"] == pytest.approx(0.4)
 
 
 def test_without_a_side_there_is_nothing_to_measure(record: Callable[..., Record]) -> None:

@@ -75,10 +75,10 @@ def _everyday(run: Run) -> Markup | None:
     if not found:
         return None
     lines: list[list[Child]] = []
-    beside = any("with_greyed" in row for row in found)
+    beside = any("without_greyed" in row for row in found)
     for row in (row for row in found if row.get("arm_kind") in SHOWN):
         gain: list[Child] = [number(estimate(row.get("value")), row)]
-        more: list[Child] = [number(estimate(row.get("with_greyed")), row)] * beside
+        more: list[Child] = [number(estimate(row.get("without_greyed")), row)] * beside
         names = [title_of(row.get("persona")), kind_of(row.get("arm_kind")).words]
         lines.append([*names, *gain, *more])
     for persona in run.personas:
@@ -102,7 +102,8 @@ def _everyday(run: Run) -> Markup | None:
                 class_="quiet",
             ),
             numbers_table(
-                ("Persona", "Model", "Likelier by", *(["With greyed dimensions"] * beside)), lines
+                ("Persona", "Model", "Likelier by", *(["Without greyed dimensions"] * beside)),
+                lines,
             ),
         ]
     )
