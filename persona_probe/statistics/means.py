@@ -17,6 +17,7 @@ from persona_probe.statistics.estimate import Estimate, Numbers
 from persona_probe.statistics.shares import wilson_interval
 
 Columns: TypeAlias = Float[np.ndarray, "observation column"]
+ROUNDING = 1e-12  # of an interval that has no width but for the order of a sum
 MeansFunction: TypeAlias = Callable[[Float[np.ndarray, "draw column"]], np.ndarray]  # -> [draw]
 
 
@@ -78,7 +79,7 @@ def function_of_means(
             return function((weights @ sums.T) / (weights @ counts.T))
 
     found = cluster_bootstrap(statistic, n, n_clusters, **options)[0]
-    if shares and found.low == found.high:
+    if shares and found.high - found.low < ROUNDING:
         return _left_open(found, columns[used], counts > 0, function)
     return found
 
