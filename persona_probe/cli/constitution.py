@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from persona_probe.cli import sample_options as ask
 from persona_probe.cli.options import (
     Adapter,
     Device,
@@ -17,43 +18,12 @@ from persona_probe.cli.options import (
 )
 from persona_probe.cli.say import note, result, table
 
-ConstitutionName = Annotated[
-    str, typer.Option("--constitution", help="A shipped constitution, or a .toml file.")
-]
-Reading = Annotated[
-    str | None, typer.Option(help="Only the principles of one reading, e.g. oversight.")
-]
-Scope = Annotated[str, typer.Option(help="narrow (tier T0) or broad (T0 and T1).")]
-Category = Annotated[list[str] | None, typer.Option(help="Only these harm categories; repeat it.")]
-Prompts = Annotated[
-    Path | None, typer.Option(help="Your own prompts, .jsonl of messages with kind and category.")
-]
-Number = Annotated[int, typer.Option("--n", min=1, help="Samples to ask for.")]
-BenignShare = Annotated[float, typer.Option(help="Share of benign prompts, 0 to 1.")]
-MethodOption = Annotated[
-    str | None,
-    typer.Option(
-        help="critique (draft, critique, revision) or system (under a system line). Default: what "
-        "MODEL/finetuning.toml says, else critique."
-    ),
-]
-Rounds = Annotated[int, typer.Option(min=1, help="Critiques and revisions of each draft.")]
-Shots = Annotated[int, typer.Option(min=0, help="Worked examples shown before each.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Room for a reply; the pack's own if not given.")
-]
-EndpointUrl = Annotated[
-    str | None,
-    typer.Option(help="OpenAI-compatible API, e.g. http://localhost:8000/v1; MODEL is its model."),
-]
-
 
 def show(
     constitution: Annotated[
         str | None, typer.Argument(metavar="[CONSTITUTION]", help="All of them if not given.")
     ] = None,
-    reading: Reading = None,
+    reading: ask.Reading = None,
     as_json: Json = False,
 ) -> None:
     """List the shipped constitutions, or print one principle by principle.
@@ -86,22 +56,22 @@ def show(
 
 def samples(
     model: Model,
-    constitution: ConstitutionName,
+    constitution: ask.ConstitutionName,
     out: Annotated[Path, typer.Option(help="The .jsonl file of samples.")],
-    reading: Reading = None,
+    reading: ask.Reading = None,
     adapter: Adapter = None,
     pack: PackName = "organism",
-    prompts: Prompts = None,
-    scope: Scope = "narrow",
-    category: Category = None,
-    n: Number = 240,
-    benign_share: BenignShare = 0.4,
-    method: MethodOption = None,
-    rounds: Rounds = 1,
-    shots: Shots = 0,
-    temperature: Temperature = 0.7,
-    max_new_tokens: MaxNewTokens = None,
-    endpoint: EndpointUrl = None,
+    prompts: ask.Prompts = None,
+    scope: ask.Scope = "narrow",
+    category: ask.Category = None,
+    n: ask.Number = 240,
+    benign_share: ask.BenignShare = 0.4,
+    method: ask.MethodOption = None,
+    rounds: ask.Rounds = 1,
+    shots: ask.Shots = 0,
+    temperature: ask.Temperature = 0.7,
+    max_new_tokens: ask.MaxNewTokens = None,
+    endpoint: ask.EndpointUrl = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -133,7 +103,7 @@ def samples(
         prompts,
         n=n,
         benign_share=benign_share,
-        method=method or sample_method_for(local) or "critique",
+        method=sample_method_for(local, method),
         rounds=rounds,
         shots=shots,
         seed=seed,
@@ -155,8 +125,8 @@ def samples(
 def audit(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A .jsonl file of samples.")],
     pack: PackName = "organism",
-    scope: Scope = "narrow",
-    category: Category = None,
+    scope: ask.Scope = "narrow",
+    category: ask.Category = None,
     words: Annotated[int, typer.Option(min=3, help="Words in a row that count as shared.")] = 8,
     model: Annotated[
         str | None, typer.Option(help="Embed with this model; weighted words without.")

@@ -6,19 +6,7 @@ from typing import Annotated
 import typer
 
 from persona_probe.cli import finetune_options as tune
-from persona_probe.cli.constitution import (
-    BenignShare,
-    Category,
-    MaxNewTokens,
-    MethodOption,
-    Number,
-    Prompts,
-    Reading,
-    Rounds,
-    Scope,
-    Shots,
-    Temperature,
-)
+from persona_probe.cli import sample_options as ask
 from persona_probe.cli.options import Adapter, Dtype, Json, Model, PackName, Seed, model_name
 from persona_probe.cli.say import result
 
@@ -141,18 +129,18 @@ def constitution(
     ],
     out: OutFolder,
     adapter: Adapter = None,
-    reading: Reading = None,
+    reading: ask.Reading = None,
     pack: PackName = "organism",
-    prompts: Prompts = None,
-    scope: Scope = "narrow",
-    category: Category = None,
-    n: Number = 240,
-    benign_share: BenignShare = 0.4,
-    method: MethodOption = None,
-    rounds: Rounds = 1,
-    shots: Shots = 0,
-    temperature: Temperature = 0.7,
-    max_new_tokens: MaxNewTokens = None,
+    prompts: ask.Prompts = None,
+    scope: ask.Scope = "narrow",
+    category: ask.Category = None,
+    n: ask.Number = 240,
+    benign_share: ask.BenignShare = 0.4,
+    method: ask.MethodOption = None,
+    rounds: ask.Rounds = 1,
+    shots: ask.Shots = 0,
+    temperature: ask.Temperature = 0.7,
+    max_new_tokens: ask.MaxNewTokens = None,
     control: tune.Control = None,
     refusal: tune.Refusal = None,
     recipe: tune.RecipeFile = None,
@@ -194,7 +182,7 @@ def constitution(
             prompts,
             n=n,
             benign_share=benign_share,
-            method=method or sample_method_for(ref.folder) or "critique",
+            method=sample_method_for(ref.folder, method),
             rounds=rounds,
             shots=shots,
             seed=seed,

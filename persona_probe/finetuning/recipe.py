@@ -126,16 +126,16 @@ def recipe_for(model_folder: Path | None, file: Path | None = None, **given: Any
     return replace(found, **{key: value for key, value in given.items() if value is not None})
 
 
-def sample_method_for(model_folder: Path | None) -> str | None:
-    """How samples are best written with a model, if its folder says so: `method` of [samples].
+def sample_method_for(model_folder: Path | None, given: str | None = None) -> str:
+    """How samples are written with a model: as given, as its folder says, else by critique.
 
-    A model that was never taught to criticise its drafts says "system".
+    The folder says it by `method` of [samples]. A model that was never taught to criticise its
+    drafts says "system".
     """
     path = None if model_folder is None else model_folder / RECIPE_FILE
-    if path is None or not path.is_file():
-        return None
-    method = read_toml(path).get("samples", {}).get("method")
-    return None if method is None else str(method)
+    if given is not None or path is None or not path.is_file():
+        return given or "critique"
+    return str(read_toml(path).get("samples", {}).get("method", "critique"))
 
 
 def recipe_toml(recipe: LoraRecipe, method: str | None = None) -> str:
