@@ -28,6 +28,7 @@ from persona_probe.steering.schedule import schedule_named
 from persona_probe.steering.scoring import reply_log_probabilities
 
 ROWS, RATE = 16, 0.1
+MOST_KEPT = 2**15  # tokens of prompts whose keys and values are kept between steps
 SNAPSHOTS = 4
 
 
@@ -125,8 +126,9 @@ def _steps(
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     rng = torch.Generator().manual_seed(seed)
     shuffled = [tokens[i] for i in torch.randperm(len(tokens), generator=rng).tolist()]
+    keep = sum(row.prompt_length for row in tokens) <= MOST_KEPT
     batches = [
-        Lesson.of(model, start, shuffled[first : first + ROWS])
+        Lesson.of(model, start, shuffled[first : first + ROWS], keep)
         for first in range(0, len(shuffled), ROWS)
     ]
     order: list[int] = []
@@ -170,7 +172,10 @@ class Lesson:
     cache: Any
 
     @classmethod
-    def of(cls, model: ResidualModel, where: Direction, rows: Sequence[Tokens]) -> "Lesson":
+    def of(
+        cls, model: ResidualModel, where: Direction, rows: Sequence[Tokens], keep: bool = True
+    ) -> "Lesson":
+        """Lay out texts for a vector where a direction acts; `keep` what can be read once."""
         lengths = torch.tensor([[row.prompt_length] for row in rows])
         prompt = int(lengths.max())
         width = prompt + max(len(row) - row.prompt_length for row in rows)
@@ -185,7 +190,7 @@ class Lesson:
                 replies[number, offset + row.response.start : offset + row.response.stop] = True
         positions = positions.clamp_min(-1)
         added = Intervention(where, Add(1.0, "raw"))
-        cut = prompt - 1 if added.spares_the_prompt else 0
+        cut = prompt - 1 if keep and added.spares_the_prompt else 0
         weights = schedule_named(added.when)(positions, lengths)[:, cut:, None]
         cache = None
         if cut:

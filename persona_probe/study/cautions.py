@@ -62,7 +62,9 @@ def dimensions_greyed(held: Consistency) -> list[str]:
 def self_report_only(effects: Sequence[Effects]) -> list[str]:
     """P6: without a behavioural channel that follows it, a profile is self-report only."""
     flags = []
-    for e in (e for e in effects if e.record.headline):
+    for e in effects:
+        if not e.record.headline or "unreadable" in e.portrait.evidence:
+            continue  # of an unreadable profile there is nothing to be titled
         name = e.record.one("steered")
         found = e.portrait.channels.get(name)
         if found is None or not found.defined:

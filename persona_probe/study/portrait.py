@@ -28,7 +28,7 @@ FEWEST = 3
 SHARED_WORDS = 3  # an item with this many words in a row from a trained request is about its topic
 IDENTIFIED = (
     "finetuned", "broad", "steered", "steered_shared", "steered_specific", "trained",
-    "system_prompt",    "refusal_only", "placebo",
+    "system_prompt", "refusal_only", "placebo",
 )  # fmt: skip
 
 

@@ -233,8 +233,9 @@ def test_a_vector_is_trained_on_what_it_is_scored_by(
     arms = [Arm("plain"), arm]
     plain, scored = (-reply_log_probabilities(ours, texts, arms).per_token.mean(dim=1)).tolist()
     vector = (4.0 * direction.unit).requires_grad_(True)
-    lesson = Lesson.of(ours, direction, texts)
-    for _ in range(2):  # what is kept of the prompts is not used up
+    kept = Lesson.of(ours, direction, texts)
+    # What is kept of the prompts is not used up, and makes no difference.
+    for lesson in (kept, kept, Lesson.of(ours, direction, texts, keep=False)):
         loss = lesson.nats(ours, direction.site, vector)
         assert float(loss.detach()) == pytest.approx(scored, abs=1e-4)
     assert abs(plain - scored) > 1e-3, "the vector must do something"
