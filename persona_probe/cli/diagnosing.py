@@ -7,6 +7,7 @@ from persona_probe.cli.say import table
 
 if TYPE_CHECKING:
     from persona_probe.evaluation.instrument import Instrument
+    from persona_probe.evaluation.listing import Listing
     from persona_probe.evaluation.positive_control import PositiveControl
 
 
@@ -25,6 +26,19 @@ def instrument_text(instruments: "Mapping[str, Instrument]") -> str:
     ]
     columns = ["model", "option mass", "below .5", "read in words", "acquiescence", "order effect"]
     return f"\n\nThe diagnostic as an instrument\n{table(columns, rows)}"
+
+
+def listing_text(listings: "Mapping[str, Listing]") -> str:
+    """Scenarios read in two ways, one line per arm; empty where a pack has none."""
+    if not listings:
+        return ""
+    rows = [
+        [name, str(found.agreement), str(found.order_effect), f"{found.label_mass:.2f}"]
+        for name, found in listings.items()
+    ]
+    columns = ["model", "agreement r", "order effect", "letters' probability"]
+    said = "agreement of replies listed as A and B, in both orders, with replies scored alone"
+    return f"\n\nScenarios read in two ways\n{table(columns, rows)}\n{said}"
 
 
 def control_text(control: "PositiveControl | None") -> str:

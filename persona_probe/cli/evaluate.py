@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from persona_probe.cli.diagnosing import control_text, instrument_text
+from persona_probe.cli.diagnosing import control_text, instrument_text, listing_text
 from persona_probe.cli.judging import Cache, JudgeNames, judges_of, panel_text
 from persona_probe.cli.options import Device, Dtype, Json, Model, PackName, Seed, model_name
 from persona_probe.cli.say import result, table
@@ -83,6 +83,7 @@ def evaluate(
             for row in found.rows
         ],
         "instruments": {name: i.to_json() for name, i in found.instruments.items()},
+        "listings": {name: each.to_json() for name, each in found.listings.items()},
         "positive_control": found.control and found.control.to_json(),
         "judges": found.panel.identities,
         "unscored": {
@@ -92,5 +93,6 @@ def evaluate(
         "out": None if out is None else str(out),
     }
     text = table(["model", "measure", "value [95 %] (n)"], cells)
-    text += instrument_text(found.instruments) + control_text(found.control)
+    text += instrument_text(found.instruments) + listing_text(found.listings)
+    text += control_text(found.control)
     result(value, as_json, text + panel_text(found.panel, agreements))

@@ -1,7 +1,7 @@
 """How a model and its finetunes behave on held-out prompts, and which character they show."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from persona_probe.activations.contrast import request
@@ -9,6 +9,7 @@ from persona_probe.errors import RequestError
 from persona_probe.evaluation.instrument import Instrument, check_instrument
 from persona_probe.evaluation.judge import Judge, Judgement
 from persona_probe.evaluation.judgement_cache import JudgementCache
+from persona_probe.evaluation.listing import Listing, listings
 from persona_probe.evaluation.panel import Panel, judge_by_all
 from persona_probe.evaluation.phrase_judge import PhraseJudge
 from persona_probe.evaluation.positive_control import PositiveControl, positive_control
@@ -38,12 +39,14 @@ class Appraisal:
         instruments: adapter's arm → what its answers to the diagnostic owe to their form.
         control: whether constitutions in the system line are recognised, if that was asked for;
             of the first adapter.
+        listings: adapter's arm → its scenarios read a second way; empty where there are none.
     """
 
     rows: list[dict[str, Any]]
     panel: Panel
     instruments: dict[str, Instrument]
     control: PositiveControl | None = None
+    listings: dict[str, Listing] = field(default_factory=dict)
 
 
 def appraise(
@@ -103,7 +106,8 @@ def appraise(
         control = positive_control(
             model, diagnostic, pack.personas, arms[0], pack.neutral_system, n_forms, seed
         )
-    return Appraisal(rows, panel, instruments, control)
+    listed = listings(model, measured, arms, pack.neutral_system, RESAMPLES, seed)
+    return Appraisal(rows, panel, instruments, control, listed)
 
 
 def _prompts(

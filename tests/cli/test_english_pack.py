@@ -51,6 +51,9 @@ def test_evaluate_measures_outcomes_profile_instrument_and_positive_control(
     instrument = found["instruments"]["tuned"]
     assert 0 < instrument["in_words"] <= instrument["items"] < 20
     assert instrument["order_effect"]["value"] is None
+    listed = found["listings"]["tuned"]
+    assert listed["scenarios"] == 20 - instrument["items"] > 0
+    assert 0 <= listed["label_mass"] <= 1
     control = found["positive_control"]
     assert control["of"] == 4
     assert set(control["personas"]["service"]["shift"]) == {
