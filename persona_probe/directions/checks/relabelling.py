@@ -1,9 +1,13 @@
-"""Balanced relabelling: labels that hold none of the effect, by construction.
+"""Balanced relabelling: labels that hold none of the mean effect, by construction.
 
 A control direction found on shuffled labels must not contain the true one by accident. If each of n
 pairs has its labels exchanged by a coin toss, the surplus of unexchanged pairs is of order sqrt(n),
 and once normalised the "random" direction keeps a cosine of 0.2 to 0.7 to the true one. So exactly
 half of the pairs (or half of each class, when nothing is paired) is exchanged.
+
+What is left is how the effect differs between the halves. Where it differs along the true direction
+itself, as when some prompts move a model further than others do, that direction comes back with
+either sign: in the embedded organism with a mean |cosine| of 0.1 to 0.4, against 0.07 by chance.
 """
 
 from collections.abc import Sequence
