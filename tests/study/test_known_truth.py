@@ -164,26 +164,24 @@ def test_a_random_direction_taken_out_leaves_the_vector_in_place(
 
 
 def test_a_direction_between_random_halves_of_the_questions_holds_nobody(tmp_path: Path) -> None:
-    from experiments.known_truth.contentless import N_EMPTY, empty, trials
-    from persona_probe import load_model
+    from experiments.known_truth.contentless import N_EMPTY, empty, settings
     from persona_probe.directions.direction_set import load_directions
+    from persona_probe.study.lab import Lab
     from persona_probe.study.run import run_study
 
-    planned = list(trials())
-    assert sum(trial.empty for trial in planned) == N_EMPTY >= 100
-    assert len({trial.study.hash for trial in planned}) == len(planned)
-    trial = planned[-1]
-    run_study(trial.study, tmp_path, device="cpu", stop="find")
-    model = load_model(trial.study.model, device="cpu")
-    read = [load_directions(tmp_path / "directions", model)[trial.persona]]
-    for _ in range(2):
-        empty(trial, tmp_path)
-        read.append(load_directions(tmp_path / "directions", model)[trial.persona])
-    own, without, again = read
+    planned = settings()
+    assert N_EMPTY * len(planned) >= 100
+    assert len({setting.study.hash for setting in planned}) == len(planned)
+    study = planned[-1].study
+    run_study(study, tmp_path, device="cpu", stop="find")
+    lab = Lab(study, tmp_path, "cpu")
+    own = load_directions(tmp_path / "directions", lab.model)[planned[-1].persona]
+    without, again, other = empty(lab, 0), empty(lab, 0), empty(lab, 1)
     for site, direction in own.items():
         assert abs(float(direction.unit @ without[site].unit)) < 0.5
         assert without[site].gap < direction.gap
         assert torch.equal(without[site].unit, again[site].unit)
+        assert not torch.equal(without[site].unit, other[site].unit)
 
 
 def ladders(kind: str, folder: Path, *personas: str) -> dict[str, tuple[dict[str, Any], Any]]:
@@ -255,11 +253,12 @@ def test_at_most_one_null_in_twenty_is_called_causal(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_direction_without_content_is_rarely_called_causal(tmp_path: Path) -> None:
-    """A hundred studies of finetunes that do refuse, with directions that hold nobody."""
-    from experiments.known_truth.contentless import run, trials
+    """A hundred directions that hold nobody, beside finetunes that do refuse."""
+    from experiments.known_truth.contentless import ladders as of
+    from experiments.known_truth.contentless import settings
     from experiments.known_truth.null import table
 
-    found = table([run(trial, tmp_path) for trial in trials()])
+    found = table([row for setting in settings() for row in of(setting, tmp_path)])
     assert found["empty"]["ladders"] >= 100
     assert found["empty"]["reach_causal"]["count"] <= 5
     assert found["empty"]["pass_causal_alone"]["count"] <= 5
