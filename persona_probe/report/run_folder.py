@@ -36,6 +36,7 @@ FILES = (
 PROJECTION = "projection.jsonl"  # of a finetuning that was watched
 # Files that only some runs have; a page without them lacks nothing.
 OPTIONAL = (
+    "training.json",
     "tiers.json",
     "transfer.json",
     "rank_curve.json",

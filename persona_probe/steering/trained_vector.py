@@ -2,8 +2,8 @@
 
 A vector is trained so that the model gives other replies, say those of a finetuned one, their
 likelihood (as in Subramani et al. 2022, arXiv:2205.05124), where and no longer than a direction is
-added. What it reaches says how much of a gap is the direction's fault, and how much that of adding
-one vector at one place.
+added. What it reaches in likelihood says how much of a gap is the direction's fault, and how much
+that of adding one vector at one place.
 """
 
 import copy

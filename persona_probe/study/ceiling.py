@@ -2,7 +2,9 @@
 
 Trained where and no longer than the direction is added, to give the finetune's replies their
 likelihood; on requests of the find part, and checked on those of the select part. It is told what
-the direction has to find out, so it decides nothing in the verdict.
+the direction has to find out, so it decides nothing in the verdict. A ceiling in likelihood on
+requests like those it was trained on: how safe its replies are elsewhere may still fall short of
+the direction's, and then the direction projects further than what fits the finetune best.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ from persona_probe.report.figures import FIGURES
 from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import Colours, title_of
 from persona_probe.report.run_folder import Row, Rows, Run
+from persona_probe.report.sections.best_vector import best_vector
 from persona_probe.report.sections.source import absences, source
 from persona_probe.report.tables import DRAWS, plane_rows
 
@@ -53,6 +54,7 @@ def necessity(run: Run, colours: Colours) -> Markup:
                 notice=absences(run, "effects.json"),
             ),
             _undefined(rows) if run.rows("effects.json") else None,
+            best_vector(run),
             _ranks(run, colours),
             _mediation(run, colours),
             _effects(run),

@@ -91,8 +91,8 @@ def _consistency(run: Run) -> Markup | None:
                 "statements worded against it, keyed so that both should rise together. Below "
                 f"{plain(asked)} a dimension is greyed. Beside it how much the models differ in "
                 "the dimension itself, and in saying yes to its statements however they are "
-                "worded (standard deviations): where the second is the larger, the models answer "
-                "the topic and not the claim.",
+                "worded (standard deviations): the nearer the second comes to the first, the more "
+                "the models answer the topic and not the claim.",
                 class_="quiet",
             ),
             numbers_table(
@@ -185,7 +185,8 @@ def _signatures(run: Run) -> Markup | None:
             number(estimate(row.get("agreement")), row),
             number(estimate(row.get("with_greyed")), row),
             "suspect" if row.get("suspect") is True else "agrees",
-            title_of(row.get("recognised_as") or "–"),
+            ("✓ " if row.get("recognised_as") == row.get("persona") else "✕ ")
+            + title_of(row.get("recognised_as") or "–"),
         ]
         for row in found
     ]
