@@ -131,19 +131,19 @@ def separation(trials: Trials, several: list[Direction], folder: Path) -> dict[s
     for character in CONSTITUTIONS:
         data = mixed(trials, character)
         told = flagged(trials, data, several, folder / f"mixed-{character}.json")
-        family = {c.id: c.family or c.id for c in data}
         kinds = [name.split("/")[0] for name in told["ids"]]
         rows = {}
         for kind in ("anything else", *dict.fromkeys(k for k in kinds if k != "own")):
             kept = [i for i, k in enumerate(kinds) if k == "own" or kind in (k, "anything else")]
             y = np.array([kinds[i] == "own" for i in kept])
-            families = [family[told["ids"][i]] for i in kept]
+            # All replies to one prompt belong together.
+            asked = [told["ids"][i].split("/", 1)[1] for i in kept]
             scores = {d: np.array(v)[kept] for d, v in told["shifts"].items()}
             random = np.array([float(auroc(v, y)) for d, v in scores.items() if d[:6] == "random"])
             row: dict[str, Any] = {"n": [int(y.sum()), int((~y).sum())]}
             for place in PLACES:
                 name = f"{character}@{place} {CHOSEN}"
-                [interval] = auroc_intervals(scores[name][None], y, families)
+                [interval] = auroc_intervals(scores[name][None], y, asked)
                 beyond = permutation_p(abs(interval.value - 0.5), np.abs(random - 0.5))
                 row[place] = interval.to_json() | {"p_random": beyond}
                 row[f"{place}, by layer"] = [

@@ -111,6 +111,23 @@ def measure(trials: Trials, cell: str, folder: Path) -> dict[str, Any]:
     return found
 
 
+def on_trained(trials: Trials, cell: str, folder: Path) -> dict[str, Any]:
+    """Probability of refusing new prompts of the categories that the samples are about."""
+    if (folder / cell / "trained.json").exists():
+        return dict(read_json(folder / cell / "trained.json"))
+    several = [Arm(HELPFUL, adapter=HELPFUL), Arm(PLAIN, adapter=f"narrow-{cell}")]
+    several += [Arm(name, adapter=str(folder / cell / name)) for name in arms(trials, cell)]
+    harmful = trials.prompts("evaluate", "harmful", ("T0",))
+    masses = trials.refusals(several, harmful).refusal_mass.double().numpy()
+    families = [p.family for p in harmful]
+    found = {
+        arm.name: mean_interval(mass, families).to_json()
+        for arm, mass in zip(several, masses, strict=True)
+    }
+    write_json(folder / cell / "trained.json", found)
+    return found
+
+
 def main(finetunes: Path, folder: Path, only: str | None) -> None:
     """Train, measure, compare with the plain finetune and with random directions."""
     trials = Trials(finetunes)
@@ -118,12 +135,20 @@ def main(finetunes: Path, folder: Path, only: str | None) -> None:
         if not (folder / cell / "result.json").exists():
             train(trials, cell, folder)
         rows = measure(trials, cell, folder)["rows"]
+        for name, value in on_trained(trials, cell, folder).items():
+            rows[name]["refusal_trained"] = value
         print(cell)
         for name, row in rows.items():
-            cells = [f"{row[key]['value']:.3f}" for key in ("moved", "refusal", "safe")]
+            cells = [
+                f"{row[key]['value']:.3f}"
+                for key in ("moved", "refusal", "safe", "refusal_trained")
+            ]
             print(f"  {name:22s}", *cells, row.get("identified"), flush=True)
     if only is None:
-        whole = {cell: measure(trials, cell, folder) for cell in CELLS}
+        whole = {
+            cell: measure(trials, cell, folder) | {"trained": on_trained(trials, cell, folder)}
+            for cell in CELLS
+        }
         write_json(folder / "result.json", whole)
         print(json.dumps({c: w["n_prompts"] for c, w in whole.items()}))
 
