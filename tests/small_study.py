@@ -20,6 +20,8 @@ def small_study(model: Path, pack: Path, **changes: Any) -> "Study":
         items=12,
         band=4,
         sampled=4,
+        robust=3,
+        questions=8,
         random_generated=1,
         random_kl=1,
         random_ablated=1,

@@ -72,7 +72,8 @@ def run(
     Without a study file and without --finetuned, adapters in MODEL/adapters are recognised by name:
     helpful-only, narrow-PERSONA-SEED, broad-PERSONA-SEED, placebo-SEED, refusal-only-SEED. A run
     that was interrupted continues. Stages, in order: extract, find, validate, compare, select,
-    train, landscape, reply, agree, tokens, guard, refusal, dose, mediate, profile, judge.
+    train, landscape, reply, agree, tokens, robust, guard, refusal, dose, mediate, profile,
+    judge.
 
     Example: persona-probe study run organism --out artifacts/demo
     """

@@ -43,6 +43,7 @@ OPTIONAL = (
     "mediation.json",
     "steerability.json",
     "harm_ledger.json",
+    "robustness.json",
     PROJECTION,
 )
 

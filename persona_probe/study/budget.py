@@ -12,6 +12,7 @@ class Budget:
         trained: harmful evaluation prompts of trained categories (T0).
         benign, borderline: permitted evaluation prompts.
         band: untrained harmful prompts that random directions and other many-draw controls meet.
+        robust: untrained harmful prompts that are also put in other ways.
         sampled: untrained harmful prompts that the main conditions answer at temperature 1.
         items: diagnostic items.
         questions: multiple-choice questions.
@@ -36,9 +37,10 @@ class Budget:
     benign: int = 80
     borderline: int = 50
     band: int = 60
+    robust: int = 32
     sampled: int = 100
     items: int = 200
-    questions: int = 100
+    questions: int = 60
     random_generated: int = 5
     random_kl: int = 5
     random_ablated: int = 5
@@ -62,6 +64,7 @@ THOROUGH = Budget(
     benign=200,
     borderline=100,
     band=150,
+    robust=150,
     sampled=300,
     items=480,
     questions=500,

@@ -103,7 +103,6 @@ def _plan(lab: Lab) -> list[str]:
             f"{study.budget.random_fast} random directions cannot reach p <= {study.thresholds.p} "
             f"after Holm over {tests} tests: the smallest is {min(1.0, tests * p_floor):.3f}"
         )
-    flags.append("robustness (paraphrase, several turns, template attack) not measured")
     return flags
 
 

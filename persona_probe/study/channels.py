@@ -53,11 +53,15 @@ def sampled_replies(trial: Trial, conditions: Sequence[Condition]) -> Judged:
 def guard_channel(
     trial: Trial, conditions: Sequence[Condition], judged: Judged, persona: str
 ) -> dict[str, Guards]:
-    """What the steered conditions cost, against the first finetune."""
+    """What the steered conditions cost, against the first finetune.
+
+    Multiple-choice questions are asked of the whole direction only, not of its parts.
+    """
     lab = trial.lab
     yardstick = finetunes(lab.study, persona)[0]
     costed = [c for c in conditions if c.kind in COSTED]
-    known = knowledge_channel(trial, [*costed, yardstick])
+    asked = [condition for condition in costed if condition.kind == COSTED[0]]
+    known = knowledge_channel(trial, [*asked, yardstick])
     return guards(lab, costed, judged, trial.before, yardstick, known)
 
 

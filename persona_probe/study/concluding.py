@@ -20,6 +20,7 @@ from persona_probe.study.mediation import Exchange, mediation_rows
 from persona_probe.study.rank_rows import rank_rows
 from persona_probe.study.reading import read_records
 from persona_probe.study.record import Record
+from persona_probe.study.robustness import robustness_said, robustness_table
 from persona_probe.study.signatures import Signed, doubts, signed
 from persona_probe.study.steerability import steerability
 from persona_probe.study.tables import write_tables
@@ -39,6 +40,7 @@ def conclude(lab: Lab) -> None:
     effects = adjusted([assess(record, trained, held) for record in weighed], lab)
     told = signed(effects)
     verdicts = [judge(e.record.persona, e.evidence, lab.study.thresholds) for e in effects]
+    robustness = robustness_table(lab, records)
     documents: dict[str, Any] = {
         "arms.json": arm_rows(lab, records),
         "effects.json": [row for e in effects for row in e.rows],
@@ -49,7 +51,8 @@ def conclude(lab: Lab) -> None:
         "transfer.json": transfer_table(records, held),
         "rank_curve.json": [row for record in records for row in rank_rows(record)],
         "harm_ledger.json": _ledgers(records),
-        "verdict.json": _verdict(lab, effects, verdicts, held, told),
+        "robustness.json": robustness,
+        "verdict.json": _verdict(lab, effects, verdicts, held, told, robustness),
     }
     write_tables(lab.folder / "tables", documents)
     for name, content in documents.items():
@@ -105,6 +108,7 @@ def _verdict(
     verdicts: Sequence[Verdict],
     held: Consistency,
     told: Sequence[Signed],
+    robustness: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Headline ladders under "personas"; those of other scopes under "scopes"."""
     records = [e.record for e in effects]
@@ -126,6 +130,7 @@ def _verdict(
         "summary": summary(lab, headline),
         "flags": [
             *cautions(lab, records),
+            *robustness_said(robustness),
             *dimensions_greyed(held),
             *doubts(told),
             *self_report_only(effects),

@@ -1,6 +1,6 @@
 """Replies of many conditions to the same prompts: generated together, judged, kept row by row."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from persona_probe.evaluation.guards import Guards, SideEffects, side_effects
 from persona_probe.evaluation.judge import Judgement, judge_completions
 from persona_probe.evaluation.multiple_choice import Knowledge, answered
 from persona_probe.evaluation.outcome import Outcome
+from persona_probe.models.chat import Conversation
 from persona_probe.personas.multiple_choice import ChoiceQuestion
 from persona_probe.personas.safety_suite import SafetyPrompt
 from persona_probe.steering.generation import Completion, generate
@@ -27,17 +28,19 @@ def replies(
     prompts: Sequence[SafetyPrompt],
     temperature: float = 0.0,
     description: str = "Replying",
+    ask: Callable[[SafetyPrompt, str], Conversation] = request,
 ) -> Judged:
     """Generate and judge one reply per condition and prompt.
 
     Conditions that share a system line share their batches; sampled replies of all conditions to
-    one prompt share their randomness.
+    one prompt share their randomness. The judge sees the prompt's own words, however `ask` puts
+    them to the model under its system line.
     """
     judged: Judged = {}
     for model, system, several in lab.together(conditions):
         completions = generate(
             model,
-            [request(prompt, system) for prompt in prompts],
+            [ask(prompt, system) for prompt in prompts],
             [condition.arm for condition in several],
             max_new_tokens=lab.pack.max_new_tokens,
             temperature=temperature,

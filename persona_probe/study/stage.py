@@ -64,6 +64,13 @@ STAGES = (
     Stage("reply", "generate and judge replies", ("replies.jsonl",), 94.0, "personas and shared"),
     Stage("agree", "compare two judges", ("agreement.json",), 0.1),
     Stage("tokens", "project a few replies token by token", ("tokens.jsonl",), 1.9),
+    Stage(
+        "robust",
+        "ask again in other words, later, and under pressure",
+        ("variants.jsonl",),
+        10.0,
+        "personas and shared",
+    ),
     Stage("guard", "measure what steering costs", ("guards.json",), 6.0, "personas"),
     Stage(
         "refusal",
@@ -82,7 +89,8 @@ STAGES = (
         "judge the evidence",
         (
             "arms.json", "effects.json", "profiles.json", "steerability.json", "mediation.json",
-            "tiers.json", "transfer.json", "rank_curve.json", "harm_ledger.json", "verdict.json",
+            "tiers.json", "transfer.json", "rank_curve.json", "harm_ledger.json", "robustness.json",
+            "verdict.json",
         ),
         16.0,
     ),

@@ -37,9 +37,10 @@ from persona_probe.study.mediation import exchanges
 from persona_probe.study.nuisances import nuisance_directions
 from persona_probe.study.nulls import ablated_null, added_null
 from persona_probe.study.pieces import piecewise
-from persona_probe.study.replies import from_rows, to_rows
+from persona_probe.study.replies import Judged, from_rows, to_rows
 from persona_probe.study.selection import select
 from persona_probe.study.trial import Trial
+from persona_probe.study.variant_replies import variant_rows
 
 CONTRAST, SHIFT, NUISANCE = "contrast", "shift", "nuisance"
 EVERYONE = "shared"  # the piece of a stage that is about no persona in particular
@@ -146,12 +147,25 @@ def reply_stage(lab: Lab) -> None:
     write_jsonl(lab.folder / "replies.jsonl", everything)
 
 
+def robust_stage(lab: Lab) -> None:
+    """Replies to the same requests in other words, later in a conversation, and under pressure."""
+    trial = _trial(lab)
+    plain = _greedy(trial)
+    found = piecewise(
+        lab.folder,
+        "robust",
+        (EVERYONE, *lab.study.personas),
+        lambda key: variant_rows(trial, None if key == EVERYONE else key, plain),
+    )
+    everything = [row for part in found.values() for row in part]
+    lab.split.require_part({row["family"] for row in everything}, "evaluate")
+    write_jsonl(lab.folder / "variants.jsonl", everything)
+
+
 def guard_stage(lab: Lab) -> None:
     """What the steered conditions cost."""
     trial = _trial(lab)
-    prompts = {prompt.id: prompt for prompt in (*trial.harmful, *trial.permitted)}
-    greedy = (row for row in read_jsonl(lab.folder / "replies.jsonl") if row["temperature"] == 0)
-    judged = from_rows(greedy, prompts)
+    judged = _greedy(trial)
 
     def guards(persona: str) -> dict[str, Any]:
         measured = guard_channel(trial, trial.conditions(persona), judged, persona)
@@ -273,6 +287,13 @@ def load_choices(folder: Path) -> dict[str, Choice]:
     """What was chosen on the select split."""
     chosen: Mapping[str, Any] = read_json(folder / "selection.json")["chosen"]
     return {persona: Choice.from_json(value) for persona, value in chosen.items()}
+
+
+def _greedy(trial: Trial) -> Judged:
+    """The replies of the run at temperature 0."""
+    prompts = {prompt.id: prompt for prompt in (*trial.harmful, *trial.permitted)}
+    rows = read_jsonl(trial.lab.folder / "replies.jsonl")
+    return from_rows((row for row in rows if row["temperature"] == 0), prompts)
 
 
 def _trial(lab: Lab) -> Trial:

@@ -19,6 +19,7 @@ TABLES = {
     "tier_ratios": ("tiers.json", "ratios"),
     "transfer": ("transfer.json", "rows"),
     "rank_curve": ("rank_curve.json", None),
+    "robustness": ("robustness.json", "rows"),
 }
 DROPPED = ("prompts", "reasons", "transitions")
 

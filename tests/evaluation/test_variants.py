@@ -44,7 +44,7 @@ def test_each_variant_changes_what_it_says_it_changes(
         turns = asked["several turns"].messages
         assert turns[-1] == plain.messages[-1]
         assert tuple(m.content for m in turns[1:-1]) in pack.robustness.lead_ins
-        for name in ("role line", "given opener"):
+        for name in ("role line", "given opener", "story frame"):
             (_, pressed) = asked[name].messages
             assert prompt.text in pressed.content
             assert len(pressed.content) > len(prompt.text) + 20
@@ -55,7 +55,12 @@ def test_prompts_share_out_the_wordings_and_keep_theirs(
     pack: Pack, by_name: dict[str, Variant]
 ) -> None:
     prompts = pack.suite.of(kind="harmful", tiers=["T1"]).prompts
-    for name, wordings in (("several turns", 8), ("role line", 4), ("given opener", 3)):
+    for name, wordings in (
+        ("several turns", 8),
+        ("role line", 4),
+        ("given opener", 3),
+        ("story frame", 3),
+    ):
         ask = by_name[name].ask
         met = [str(ask(p, "").messages[:-1]) + ask(p, "").messages[-1].content for p in prompts]
         assert met == [

@@ -111,6 +111,33 @@ def tiers(draws: Draws) -> Row:
     return {"gains": gains, "ratios": ratios, "distances": []}
 
 
+def robustness(draws: Draws) -> Row:
+    """Attacks are missing; the last persona's effect is undefined after several turns."""
+
+    def row(persona: str, way: str, kind: str, level: float) -> Row:
+        plain, own = way == "plain", kind in ("steered", "system_prompt", "shuffled")
+        undefined = {"value": None, "reason": "the denominator does not exclude 0", "n": 32}
+        lost = undefined if (persona, way) == (PERSONAS[-1], "several turns") else None
+        reproduced = (lost or draws.real(level, 0.1, 32)) if own else None
+        kept = None if plain else draws.real(level, 0.1, 32)
+        return {
+            "persona": persona, "scope": "narrow", "variant": way, "variant_kind": way,
+            "arm": f"{kind}/{persona}", "arm_kind": kind, "seeds": 1, "replies": 32, "unscored": 5,
+            "safe": draws.share(level, 32), "kept": kept, "reproduced": reproduced,
+            "unscored_as_unsafe": {"safe": None, "kept": None, "reproduced": reproduced},
+        }  # fmt: skip
+
+    levels = {"helpful_only": 0.05, "finetuned": 0.9, "steered": 0.6, "system_prompt": 0.8,
+              "shuffled": 0.1}  # fmt: skip
+    rows = [
+        row(persona, way, kind, level)
+        for persona in PERSONAS
+        for way in ("plain", "paraphrase", "several turns")
+        for kind, level in levels.items()
+    ]
+    return {"rows": rows, "missing": ["attack"]}
+
+
 def transfer(draws: Draws) -> Row:
     rows = [
         {"direction": a, "target": b, "measure": measure,

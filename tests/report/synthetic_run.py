@@ -57,6 +57,7 @@ def synthetic_files(seed: int = 0) -> dict[str, Any]:
         "rank_curve.json": synthetic_landscape.rank_curve(draws),
         "mediation.json": synthetic_landscape.mediation(draws),
         "steerability.json": synthetic_landscape.steerability(draws),
+        "robustness.json": synthetic_landscape.robustness(draws),
     }
 
 

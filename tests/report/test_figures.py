@@ -10,6 +10,7 @@ from synthetic_world import HOSTILE, PERSONAS
 
 NAMES = (
     "effect_by_tier", "dose_response", "category_effects", "category_reproduced", "projectability",
+    "robustness",
     "persona_profile", "persona_radar", "transfer_matrix", "persona_space", "layer_profile",
     "projection_histogram", "projection_shift", "shift_cosine", "cosine_map",
     "sufficiency_necessity", "rank_curve", "mediation", "steerability", "token_projection",
@@ -32,6 +33,7 @@ def rows(run_folder: Path) -> Callable[[str], list[dict[str, Any]]]:
         "dose_response": tables.dose_rows(run, "virtue"),
         "category_effects": tables.category_rows(run, "virtue"),
         "category_reproduced": tables.reproduced_rows(run, "virtue"),
+        "robustness": _of(run.rows("robustness.json"), persona="virtue"),
         "persona_profile": tables.profile_rows(run, "virtue"),
         "layer_profile": tables.layer_rows(run)["prompt_in_H"],
         "shift_cosine": tables.shift_rows(run, "virtue"),
@@ -253,7 +255,8 @@ def planted(value: float, half: float = 0.1, n: int = 50) -> dict[str, Any]:
 def test_every_point_of_a_run_leads_to_its_row(rows: Callable[[str], Any]) -> None:
     from persona_probe.report import FIGURES
 
-    for name in ("effect_by_tier", "persona_space", "projectability", "transfer_matrix"):
+    figures = ("effect_by_tier", "persona_space", "projectability", "robustness", "transfer_matrix")
+    for name in figures:
         text = FIGURES[name](rows(name)).to_json()
         places = set(re.findall(r'"#([\w.]+\.jsonl?(?:-\w+)*)"', text))
         known = {row["@"] for row in rows(name)}
@@ -568,3 +571,21 @@ def test_a_single_random_row_per_step_says_the_ends_of_its_band() -> None:
     assert set(upper.y) == {0.2}
     assert set(lower.y) == {-0.3}
     assert "95 %" in upper.name
+
+
+def test_safety_under_pressure_is_drawn_way_by_way_in_the_order_of_the_rows() -> None:
+    from persona_probe.report import FIGURES
+
+    rows = [
+        {"persona": "virtue", "variant": way, "arm_kind": kind, "safe": planted(value)}
+        for way, shift in (("plain", 0.0), ("role <b>line", -0.3))
+        for kind, value in (("finetuned", 0.9 + shift), ("steered", 0.7 + shift), ("random", 0.4))
+    ]
+    figure = FIGURES["robustness"](rows)
+    assert list(figure.layout.yaxis.ticktext) == ["Plain", "Role &lt;b&gt;line"]
+    traces = {trace.name: trace for trace in figure.data}
+    assert set(traces) == {"finetuned", "steered", "the best random direction"}
+    assert list(traces["steered"].x) == pytest.approx([0.7, 0.4])
+    assert traces["steered"].y[0] - traces["steered"].y[1] == pytest.approx(1)
+    assert traces["finetuned"].y[0] != traces["steered"].y[0]
+    assert "n = 50 requests" in figure.layout.title.text

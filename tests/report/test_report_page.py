@@ -251,6 +251,15 @@ def test_what_finetuning_itself_costs_stands_beside_the_guards(page: str) -> Non
     assert f"{told} (before 0.98; finetuned 0.97)" in words
 
 
+def test_requests_put_in_other_ways_show_what_is_left_and_what_was_not_asked(page: str) -> None:
+    words = Page(page).section(page, "reach").words
+    assert "Not measured, for want of such prompts in the pack: attack." in words
+    assert "Paraphrase steered" in words
+    assert "Several turns another persona" not in words
+    assert words.count("5 of 32") == 4 * 3 * 5
+    assert "the denominator does not exclude 0" in words
+
+
 def test_control_finetunes_are_not_taken_for_control_directions(page: str) -> None:
     words = Page(page).section(page, "controls").words
     assert "shuffled labels found in the same way" in words

@@ -17,7 +17,7 @@ from tests.small_study import small_study
 RESULTS = (
     "verdict.json", "effects.json", "arms.json", "profiles.json", "dose.json", "replies.jsonl",
     "mediation.json", "tiers.json", "transfer.json", "rank_curve.json", "steerability.json",
-    "harm_ledger.json", "refusal.json",
+    "harm_ledger.json", "refusal.json", "variants.jsonl", "robustness.json", "guards.json",
 )  # fmt: skip
 
 
@@ -319,8 +319,13 @@ def test_the_steering_vector_file_gives_the_steered_replies_with_plain_pytorch(
 def test_multiple_choice_is_asked_of_every_steered_model_and_says_when_it_cannot_tell(
     finished_run: Path,
 ) -> None:
-    for guards in read_json(finished_run / "guards.json").values():
-        asked = guards["multiple_choice"]
+    guards = read_json(finished_run / "guards.json")
+    asked_of = {name: guard.get("multiple_choice") for name, guard in guards.items()}
+    assert {name for name, asked in asked_of.items() if asked} == {
+        "steered/deontology",
+        "steered/virtue",
+    }
+    for asked in filter(None, asked_of.values()):
         assert asked["own"]["n"] == asked["before"]["n"] == asked["finetuned"]["n"] == 8
         assert asked["chance"] == pytest.approx(1 / 3)
         # A random model knows nothing.

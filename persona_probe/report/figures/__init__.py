@@ -23,6 +23,7 @@ from persona_probe.report.figures.projectability import projectability
 from persona_probe.report.figures.projection_histogram import projection_histogram
 from persona_probe.report.figures.projection_shift import projection_shift
 from persona_probe.report.figures.rank_curve import rank_curve
+from persona_probe.report.figures.robustness import robustness
 from persona_probe.report.figures.run_differences import run_differences
 from persona_probe.report.figures.shift_cosine import shift_cosine
 from persona_probe.report.figures.steerability import steerability
@@ -40,6 +41,7 @@ FIGURES: "dict[str, Callable[..., go.Figure]]" = {
     "category_effects": category_effects,
     "category_reproduced": category_reproduced,
     "projectability": projectability,
+    "robustness": robustness,
     "persona_profile": persona_profile,
     "persona_radar": persona_radar,
     "transfer_matrix": transfer_matrix,

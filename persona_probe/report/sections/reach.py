@@ -6,6 +6,7 @@ from persona_probe.report.figures import FIGURES
 from persona_probe.report.markup import Child, Markup, element, join, paragraph
 from persona_probe.report.palette import TIERS, Colours, kind_of, title_of
 from persona_probe.report.run_folder import Rows, Run, mapping
+from persona_probe.report.sections.robustness import asked_again
 from persona_probe.report.sections.source import source
 
 MEASURES = {
@@ -28,6 +29,8 @@ def reach(run: Run, colours: Colours) -> Markup:
                 "learnt."
             ),
             _projectability(run, colours),
+            element("h3", "In other words, later, and under pressure"),
+            asked_again(run, colours),
             element("h3", "Is the effect this persona’s own?"),
             _transfer(run, colours),
         ]
