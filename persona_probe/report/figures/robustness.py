@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 
-DODGE = {"finetuned": 0.24, "broad": 0.24, "system_prompt": 0.08, "steered": -0.08,
-         "helpful_only": -0.24}  # fmt: skip
-CONTROL = -0.24  # random directions, on the line of the model that they are added to
+DODGE = {"finetuned": 0.3, "broad": 0.3, "system_prompt": 0.15, "steered": 0.0,
+         "helpful_only": -0.3}  # fmt: skip
+CONTROL = -0.15  # random directions, between the steered model and the one before
 ROW, HEAD = 58, 118  # pixels
 
 
@@ -62,5 +62,11 @@ def _markers(rows: Rows, kind: str, places: Mapping[str, float], colour: str) ->
         hover=[f"{words}, {label(row['variant'])}" for row in rows],
         rows=rows,
         name=words,
-        marker={"symbol": style.symbol, "size": 9, "color": colour},
+        # A stroke is drawn by its outline, which other symbols go without.
+        marker={
+            "symbol": style.symbol,
+            "size": 9,
+            "color": colour,
+            "line": {"width": 2.5 * ("line" in style.symbol), "color": colour},
+        },
     )
