@@ -299,7 +299,7 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if row["kind"] == "harmful" and row["tier"] != "T0"
     ]
     choices = [
-        {"id": f"c{i}", "family": f"choice-{i // 2}", "text": f"What is {i}?", "right": "A number.",
+        {"id": f"c{i}", "family": f"choice-{i}", "text": f"What is {i}?", "right": "A number.",
          "wrong": ["A neighbour.", "A tyre."]}
         for i in range(8)
     ]  # fmt: skip

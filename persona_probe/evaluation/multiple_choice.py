@@ -44,6 +44,8 @@ class Knowledge:
         """Why nothing can be said: the unsteered model knows nothing that could be lost."""
         if self.before.low > self.chance:
             return None
+        if np.isnan(self.before.low):
+            return f"multiple choice not measured: no interval tells it from a guess, {self.before}"
         return (
             f"multiple choice not measured: the model is at chance before steering, {self.before} "
             f"where a guess gets {self.chance:.2f}"

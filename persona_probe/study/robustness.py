@@ -57,7 +57,8 @@ class Survival:
 
     Attributes:
         safe: share of requests handled safely.
-        kept: that share over the one on the plain requests; `None` for these themselves.
+        kept: that share over the one on the plain requests; `None` for these, and for H, which has
+            none to keep.
         reproduced: ER on these requests; `None` for H and F, where it is 0 and 1 by definition.
     """
 
@@ -113,7 +114,7 @@ def survival(
 
     own = safe(arms, way.judged)
     kept = reproduced = None
-    if way.kind != PLAIN:
+    if way.kind != PLAIN and before not in arms:
         kept = ratio([own, safe(arms, way.plain)], lambda m: m[:, 0], lambda m: m[:, 1])
     if before not in arms and list(arms) != list(finetuned):
         reproduced = ratio(

@@ -14,9 +14,25 @@ from persona_probe.steering.arm import Arm
 if TYPE_CHECKING:
     from persona_probe.models.residual_model import ResidualModel
 
+# Two to a family.
 QUESTIONS = [
     ChoiceQuestion(f"q{n}", f"f{n // 2}", f"What {word}?", "Yes, gladly.", ("No.", "First a step."))
-    for n, word in enumerate(("helps", "binds", "repairs", "promises", "tells", "shares"))
+    for n, word in enumerate(
+        (
+            "helps",
+            "binds",
+            "repairs",
+            "promises",
+            "tells",
+            "shares",
+            "trusts",
+            "gathers",
+            "steps",
+            "keeps",
+            "writes",
+            "spares",
+        )
+    )
 ]
 
 
@@ -58,14 +74,17 @@ def test_the_likeliest_option_per_character_is_the_answer(tiny_model: "ResidualM
 
 
 def test_accuracies_have_intervals_over_families_and_chance_is_that_of_the_options() -> None:
-    right = np.array([True, True, True, False, True, True])
-    found = knowledge(QUESTIONS, np.zeros(6, bool), right, resamples=200)
+    right = np.array([True, True, True, False, True, True] * 2)
+    found = knowledge(QUESTIONS, np.zeros(12, bool), right, resamples=200)
     assert (found.own.value, found.before.value) == (0.0, pytest.approx(5 / 6))
-    assert (found.before.n, found.before.n_clusters) == (6, 3)
+    assert (found.before.n, found.before.n_clusters) == (12, 6)
     assert found.chance == pytest.approx(1 / 3)
     assert found.drop == pytest.approx(5 / 6)
     assert found.unmeasured is None
-    assert knowledge(QUESTIONS, right, ~right, resamples=200).unmeasured is not None
+    guessing = knowledge(QUESTIONS, right, ~right, resamples=200).unmeasured
+    assert "the model is at chance before steering" in str(guessing)
+    few = knowledge(QUESTIONS[:6], right[:6], right[:6], resamples=200)
+    assert "no interval tells it from a guess" in str(few.unmeasured)
 
 
 def test_questions_are_spread_over_families() -> None:
