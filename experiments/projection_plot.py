@@ -72,7 +72,13 @@ def draw(folder: Path) -> str:
     """The picture as SVG."""
     runs = read_json(folder / "result.json")["runs"]
     panels = [
-        Panel(0, f"Shift along the own direction, layer {LAYER}", "sd of the prompts", -15, 25),
+        Panel(
+            0,
+            f"Shift along the own direction, layer {LAYER}",
+            "standard deviations of the prompts",
+            -20,
+            30,
+        ),
         Panel(1, "Probability of refusing", "252 prompts of untrained categories", 0, 1),
         Panel(2, "Profile moved towards the own character", "252 diagnostic items", -0.25, 1),
     ]
@@ -125,7 +131,7 @@ def _key(height: int) -> list[str]:
         parts.append(f'<text x="{x + 28}" y="{y + 4}">{name}</text>')
         x += 28 + 8 * len(name) + 18
     parts.append(f'<rect class="band" x="{x}" y="{y - 6}" width="22" height="12"/>')
-    said = "random directions, middle 95 %, widest of 12 runs"
+    said = "random directions, middle 95%"
     parts.append(f'<text x="{x + 28}" y="{y + 4}">{said}</text>')
     parts.append(
         f'<text class="small" x="{LEFT + WIDTH}" y="{height - 34}" text-anchor="end">'

@@ -187,7 +187,9 @@ def r_over_groups(x: Any, y: Any, groups: list[str]) -> dict[str, Any]:
         w = weights[:, group]
         w = w / w.sum(axis=1, keepdims=True)
         u, v = a - (w @ a)[:, None], b - (w @ b)[:, None]
-        return (w * u * v).sum(axis=1) / np.sqrt((w * u * u).sum(axis=1) * (w * v * v).sum(axis=1))
+        spread = np.sqrt((w * u * u).sum(axis=1) * (w * v * v).sum(axis=1))
+        with np.errstate(invalid="ignore"):  # a draw of one group alone has no r
+            return (w * u * v).sum(axis=1) / spread
 
     [e] = cluster_bootstrap(statistic, len(a), len(index), resamples=10_000)
     return e.to_json()

@@ -16,7 +16,10 @@ def flag(
     model: Annotated[str, typer.Option(help="The model before finetuning.")],
     direction: Annotated[
         list[str],
-        typer.Option(metavar="FOLDER:PERSONA:LAYER", help="Direction to project onto; repeat it."),
+        typer.Option(
+            metavar="FOLDER:PERSONA:LAYER",
+            help="Direction to project onto, best one found on replies; repeat it.",
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help=".jsonl of every sample, ranked.")] = None,
     adapter: Adapter = None,
@@ -48,6 +51,12 @@ def flag(
     ranked = found.ranked()
     if out is not None:
         write_jsonl(out, ranked)
+    places = {d.position for d in directions}
+    if elsewhere := sorted(p for p in places if not p.startswith("response")):
+        note(
+            f"replies are read at {position}, and directions were found at "
+            f"{', '.join(elsewhere)}: one found on replies tells personas apart better"
+        )
     if found.skipped:
         note(f"{len(found.skipped)} samples left out: the model gives no reply of its own to them")
     columns = ["direction", "layer", "shift in sd [95 %] (n)", "random [95 %]", "p"]

@@ -167,23 +167,23 @@ def test_controls_steering_and_watching_are_one_option_each(
     assert (told["operation"], told["layers"], told["schedule"]) == ("ablate", [0, 1, 2], "both")
     assert {r["step"] for r in read_jsonl(tmp_path / "watched" / "projection.jsonl")} == {0, 2, 3}
     ranked = tmp_path / "ranked.jsonl"
-    flagged = result(
-        call(
-            "flag",
-            data,
-            "--model",
-            tiny_llama_folder,
-            "--direction",
-            spelled,
-            "--out",
-            ranked,
-            "--max-new-tokens",
-            6,
-            "--device",
-            "cpu",
-            "--json",
-        )
+    done = call(
+        "flag",
+        data,
+        "--model",
+        tiny_llama_folder,
+        "--direction",
+        spelled,
+        "--out",
+        ranked,
+        "--max-new-tokens",
+        6,
+        "--device",
+        "cpu",
+        "--json",
     )
+    flagged = result(done)
+    assert "one found on replies tells personas apart better" in done.stderr
     assert flagged["directions"][0]["persona"] == "random-0"
     assert len(read_jsonl(ranked)) == flagged["directions"][0]["shift"]["n"]
 
