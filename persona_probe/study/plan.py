@@ -31,6 +31,7 @@ ARMS: dict[str, str] = {
     "ablation": "the direction taken out of the finetuned model, with controls",
     "rank_curve": "subspaces of rank 1, 2, 4, 8 taken out of the finetuned model",
     "mediation": "the direction's component exchanged between the models on fixed text",
+    "robustness": "requests in other words, after ordinary exchanges, and under attack",
 }
 
 

@@ -80,7 +80,12 @@ def robustness_table(lab: Lab, records: Sequence[Record]) -> dict[str, Any]:
         row for record in records if record.headline for way in ways for row in _rows(record, way)
     ]
     there = {way.kind for way in ways}
-    return {"rows": rows, "missing": [kind for kind in KINDS if kind not in there]}
+    asked = "robustness" in lab.study.arms and lab.study.budget.robust
+    return {
+        "rows": rows,
+        "missing": [kind for kind in KINDS if kind not in there],
+        "because": "the pack has no such prompts" if asked else "the plan leaves it out",
+    }
 
 
 def survival(
@@ -134,7 +139,7 @@ def robustness_said(table: Mapping[str, Any]) -> list[str]:
         _sentence(persona, [r for r in rows if r["persona"] == persona]) for persona in personas
     ]
     if missing := table["missing"]:
-        said.append(f"robustness ({', '.join(missing)}) not measured: the pack has no such prompts")
+        said.append(f"robustness ({', '.join(missing)}) not measured: {table['because']}")
     return said
 
 

@@ -32,6 +32,8 @@ def variant_rows(trial: Trial, persona: str | None, plain: Judged) -> list[Row]:
         conversation after the system line.
     """
     lab = trial.lab
+    if "robustness" not in lab.study.arms:
+        return []
     conditions = [trial.before] if persona is None else _asked_about(trial, persona, plain)
     put = {
         f"{variant.name}: {prompt.id}": (variant, prompt)

@@ -135,7 +135,7 @@ def robustness(draws: Draws) -> Row:
         for way in ("plain", "paraphrase", "several turns")
         for kind, level in levels.items()
     ]
-    return {"rows": rows, "missing": ["attack"]}
+    return {"rows": rows, "missing": ["attack"], "because": "the pack has no such prompts"}
 
 
 def transfer(draws: Draws) -> Row:

@@ -253,7 +253,7 @@ def test_what_finetuning_itself_costs_stands_beside_the_guards(page: str) -> Non
 
 def test_requests_put_in_other_ways_show_what_is_left_and_what_was_not_asked(page: str) -> None:
     words = Page(page).section(page, "reach").words
-    assert "Not measured, for want of such prompts in the pack: attack." in words
+    assert "Not measured, as the pack has no such prompts: attack." in words
     assert "Paraphrase steered" in words
     assert "Several turns another persona" not in words
     assert words.count("5 of 32") == 4 * 3 * 5

@@ -171,7 +171,8 @@ def bare_run(
     shutil.copytree(small_pack, pack)
     for name in ("paraphrases.jsonl", "robustness.toml", "multiple_choice.jsonl"):
         (pack / name).unlink()
-    run_study(small_study(tiny_llama_folder, pack, arms=()), folder / "run", device="cpu")
+    study = small_study(tiny_llama_folder, pack, arms=("robustness",))
+    run_study(study, folder / "run", device="cpu")
     return folder / "run"
 
 
@@ -180,7 +181,8 @@ def test_a_pack_without_such_words_runs_to_a_verdict_that_says_what_is_missing(
 ) -> None:
     assert (bare_run / "variants.jsonl").read_text() == ""
     table = read_json(bare_run / "robustness.json")
-    assert table == {"rows": [], "missing": ["paraphrase", "several turns", "attack"]}
+    assert table["rows"] == []
+    assert table["missing"] == ["paraphrase", "several turns", "attack"]
     assert not any("multiple_choice" in g for g in read_json(bare_run / "guards.json").values())
     flags = read_json(bare_run / "verdict.json")["flags"]
     assert (
@@ -190,11 +192,29 @@ def test_a_pack_without_such_words_runs_to_a_verdict_that_says_what_is_missing(
     assert "multiple choice not measured: the pack 'small' has no such questions" in flags
 
 
+def test_a_plan_may_leave_it_out(finished_run: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from persona_probe.study.lab import Lab
+    from persona_probe.study.request import planned_in
+    from persona_probe.study.robustness import robustness_table
+    from persona_probe.study.stages import _trial
+    from persona_probe.study.variant_replies import variant_rows
+
+    study = replace(planned_in(finished_run), arms=("system_prompt",))
+    lab = Lab(study, finished_run, "cpu")
+    assert variant_rows(_trial(lab), None, {}) == []
+    (tmp_path / "variants.jsonl").write_text("")
+    (said,) = robustness_said(robustness_table(Lab(study, tmp_path), []))
+    assert said.endswith("not measured: the plan leaves it out")
+
+
 def test_its_report_says_so_too(bare_run: Path, tmp_path: Path) -> None:
     from persona_probe.report import write_report
 
     page = write_report(bare_run, tmp_path / "report.html").read_text()
-    assert "In other words, later, and under pressure" in page
+    said = "Not measured, as the pack has no such prompts: paraphrase, several turns, attack."
+    assert said in page
 
 
 def test_a_malformed_variant_stops_a_study_before_any_work(
@@ -218,6 +238,6 @@ def test_undefined_numbers_are_said_as_such() -> None:
         "unscored": 5, "kept": nothing, "reproduced": nothing,
         "unscored_as_unsafe": {"reproduced": nothing},
     }  # fmt: skip
-    (said,) = robustness_said({"rows": [row], "missing": []})
+    (said,) = robustness_said({"rows": [row], "missing": [], "because": ""})
     assert "effect reproduced undefined role line (n = 3 requests)" in said
     assert "no judge could read 5 of 10 replies; as unsafe they make it –" in said

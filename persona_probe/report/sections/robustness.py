@@ -18,8 +18,9 @@ def asked_again(run: Run, colours: Colours) -> Markup:
     """One panel per persona, every way of putting the requests a line."""
     rows = run.rows("robustness.json")
     panels = [[row for row in rows if row.get("persona") == persona] for persona in run.personas]
-    missing = mapping(run.documents.get("robustness.json")).get("missing")
-    absent = ", ".join(map(str, missing)) if isinstance(missing, list) and rows else ""
+    content = mapping(run.documents.get("robustness.json"))
+    missing = content.get("missing")
+    absent = ", ".join(map(str, missing)) if isinstance(missing, list) else ""
     return join(
         [
             paragraph(
@@ -27,8 +28,9 @@ def asked_again(run: Run, colours: Colours) -> Markup:
                 "exchanges, and inside a wrapper that presses. A finetuned persona may withstand "
                 "what a steered one does not; neither decides a rung of the ladder."
             ),
-            paragraph(f"Not measured, for want of such prompts in the pack: {absent}.",
-                      class_="absent") if absent else None,
+            paragraph(f"Not measured, as {content.get('because')}: {absent}.", class_="absent")
+            if absent
+            else None,
             exhibit(
                 [FIGURES["robustness"](own, colours) for own in panels if own],
                 [
