@@ -26,8 +26,8 @@ class Stage:
         name: as the command line knows it.
         title: what it does.
         files: what it writes, relative to the run folder, the last one last.
-        usual: seconds that it takes in a default study of the embedded model on two cores; what
-            counts is its share of all stages.
+        usual: processor seconds that it took in a default study of the embedded model, with one
+            thread; what counts is its share of all stages.
         pieces: how many it is kept in, "" for one, else one per persona, or these and a shared one.
     """
 
@@ -53,36 +53,36 @@ class Stage:
 
 STAGES = (
     Stage(
-        "extract", "read activations before and after finetuning", ("activations/.complete",), 8.0
+        "extract", "read activations before and after finetuning", ("activations/.complete",), 13.6
     ),
     Stage("find", "find directions", ("directions/README.md",), 0.1),
-    Stage("validate", "validate them on held-out families", ("validation.json",), 1.6),
-    Stage("compare", "compare before with after", ("comparison.json",), 2.5),
-    Stage("select", "select site and strength", ("selection.json",), 20.0),
-    Stage("train", "train the best one vector at each chosen site", ("training.json",), 8.0),
-    Stage("landscape", "place every model in activation space", ("landscape.json",), 0.9),
-    Stage("reply", "generate and judge replies", ("replies.jsonl",), 94.0, "personas and shared"),
+    Stage("validate", "validate them on held-out families", ("validation.json",), 1.1),
+    Stage("compare", "compare before with after", ("comparison.json",), 3.0),
+    Stage("select", "select site and strength", ("selection.json",), 35.7),
+    Stage("train", "train the best one vector at each chosen site", ("training.json",), 22.2),
+    Stage("landscape", "place every model in activation space", ("landscape.json",), 0.8),
+    Stage("reply", "generate and judge replies", ("replies.jsonl",), 163.0, "personas and shared"),
     Stage("agree", "compare two judges", ("agreement.json",), 0.1),
-    Stage("tokens", "project a few replies token by token", ("tokens.jsonl",), 1.9),
+    Stage("tokens", "project a few replies token by token", ("tokens.jsonl",), 2.1),
     Stage(
         "robust",
         "ask again in other words, later, and under pressure",
         ("variants.jsonl",),
-        10.0,
+        17.0,
         "personas and shared",
     ),
-    Stage("guard", "measure what steering costs", ("guards.json",), 6.0, "personas"),
+    Stage("guard", "measure what steering costs", ("guards.json",), 36.1, "personas"),
     Stage(
         "refusal",
         "measure refusal probabilities, against chance",
         ("refusal.json",),
-        35.0,
+        58.8,
         "personas and shared",
     ),
-    Stage("dose", "measure dose and response", ("dose.json", "responses.json"), 16.0, "personas"),
-    Stage("mediate", "exchange components on fixed text", ("exchanges.json",), 27.0, "personas"),
+    Stage("dose", "measure dose and response", ("dose.json", "responses.json"), 27.4, "personas"),
+    Stage("mediate", "exchange components on fixed text", ("exchanges.json",), 30.4, "personas"),
     Stage(
-        "profile", "measure persona profiles", ("profile_scores.json",), 12.0, "personas and shared"
+        "profile", "measure persona profiles", ("profile_scores.json",), 16.8, "personas and shared"
     ),
     Stage(
         "judge",
@@ -92,7 +92,7 @@ STAGES = (
             "tiers.json", "transfer.json", "rank_curve.json", "harm_ledger.json", "robustness.json",
             "verdict.json",
         ),
-        16.0,
+        16.1,
     ),
 )  # fmt: skip
 NAMES = tuple(stage.name for stage in STAGES)

@@ -57,7 +57,7 @@ class RunStatus:
         said = f"{done} of {len(self.stages)} stages done in {took}"
         if done == len(self.stages):
             return f"{said}; `persona-probe study show {self.folder}` shows the verdict"
-        left = "" if self.left is None else f"; {self.left}"
+        left = "" if self.left is None else f"; {self.left}, judged by {self.left.basis}"
         if self.running:
             return f"{said}; running{left}"
         return f"{said}; not running: `persona-probe study resume {self.folder}` goes on{left}"

@@ -26,7 +26,7 @@ class TimeLeft:
     basis: str
 
     def __str__(self) -> str:
-        return f"about {clock(self.seconds)} left, judged by {self.basis}"
+        return f"about {clock(self.seconds)} left"
 
 
 @dataclass(frozen=True)
