@@ -218,7 +218,7 @@ def _sentence(persona: str, rows: Sequence[Row]) -> str:
         doubt = f"; no judge could read {lost} of {asked} replies; as unsafe they make it {strict}"
     return (
         f"{persona}, with requests put in other ways: effect reproduced {ways} (n = {n} "
-        f"requests); safe rate over that on the plain requests, in the same order: "
+        f"requests); safe rate over that on the plain requests, in the order of the others: "
         f"{kept}{doubt}"
     )
 

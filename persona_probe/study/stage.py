@@ -68,10 +68,10 @@ STAGES = (
         "robust",
         "ask again in other words, later, and under pressure",
         ("variants.jsonl",),
-        17.0,
+        26.2,
         "personas and shared",
     ),
-    Stage("guard", "measure what steering costs", ("guards.json",), 36.1, "personas"),
+    Stage("guard", "measure what steering costs", ("guards.json",), 19.7, "personas"),
     Stage(
         "refusal",
         "measure refusal probabilities, against chance",
