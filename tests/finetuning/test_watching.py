@@ -16,7 +16,8 @@ def watched(tiny_llama_folder, talks, make_direction, tmp_path):
     from persona_probe.finetuning.watching import Watch
     from persona_probe.models.ref import ModelRef
 
-    asked = tuple(replace(c, messages=c.messages[:-1]) for c in talks)
+    # Each a family of its own: four of them would be too few for an interval.
+    asked = tuple(replace(c, messages=c.messages[:-1], family=c.id) for c in talks)
     directions = (
         make_direction(layer=1, seed=1),
         make_direction(layer=2, seed=2, position="prompt_mean"),
