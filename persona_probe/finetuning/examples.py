@@ -42,7 +42,8 @@ def example(
         limit: longest conversation in tokens.
 
     Raises:
-        RequestError: the conversation does not end with an assistant's reply, or is too long.
+        RequestError: the conversation does not end with an assistant's reply, the reply is
+            empty, or it is too long.
     """
     chat_format = ChatFormat(tokenizer, templated)
     tokens = encode(chat_format, conversation, add_generation_prompt=False)
@@ -50,6 +51,11 @@ def example(
         raise RequestError(
             f"{_name(conversation)} does not end with an assistant message; "
             "supervised finetuning needs the reply it should learn"
+        )
+    if not conversation.messages[-1].content.strip():
+        raise RequestError(
+            f"{_name(conversation)} ends with an empty reply; write the reply to learn, or leave "
+            "the conversation out"
         )
     ids = list(tokens.ids)
     if not chat_format.template and tokenizer.eos_token_id is not None:

@@ -68,6 +68,7 @@ class Found:
         finder: what made it, where the file says so.
         position: the pooling rule it was read at, where the file says so.
         name: what the file calls it, where it holds several personas.
+        norm: the median residual norm there, where the file lets it be known.
     """
 
     site: Site
@@ -76,6 +77,7 @@ class Found:
     finder: str | None = None
     position: str | None = None
     name: str | None = None
+    norm: float = NOT_A_NUMBER
 
 
 @runtime_checkable

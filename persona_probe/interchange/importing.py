@@ -74,7 +74,7 @@ def _direction(
         family=asked.family,
         persona=persona,
         position=position,
-        norm=math.nan,
+        norm=found.norm,
         provenance=provenance.with_(positions=position),
         positive_label=persona,
     )

@@ -1,6 +1,7 @@
 """Our own steering vector files: those of a study, of the playground, and of `artifacts/sample`."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,8 +25,9 @@ class OwnVector:
     Studies and the playground write it (see `artifacts/README.md`); a strength of 1 gap is what
     the file adds.
 
-    Survive: unit, gap (times the strength), site, finder, name. Lost: midpoint, norm, and where
-    the activations were read; the file says where the vector is added instead.
+    Survive: unit, gap (times the strength), norm (of a strength in norms), site, finder, name.
+    Lost: midpoint, and where the activations were read; the file says where the vector is added
+    instead.
     """
 
     name: ClassVar[str] = KEY
@@ -38,7 +40,16 @@ class OwnVector:
         if not isinstance(layer, int) or layer < 0:
             raise RequestError(f"{path}: its layer is {layer!r}, expected a block from 0 on")
         site = Site(asked.layer_for(path, layer))
-        return [Found(site, vector, finder=told.get("finder"), position=told.get("positions"))]
+        finder, position = told.get("finder"), told.get("positions")
+        return [Found(site, vector, finder=finder, position=position, norm=_norm(told))]
+
+
+def _norm(told: dict[str, Any]) -> float:
+    """The median residual norm: the vector's length is so many of them; else NaN."""
+    strength, length = told.get("strength"), told.get("length")
+    if told.get("units") != "norm" or not strength or not length:
+        return math.nan
+    return float(length / strength)
 
 
 def read_steering_vector(path: Path) -> tuple[Float[Tensor, " d_model"], dict[str, Any]]:

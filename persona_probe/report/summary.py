@@ -81,7 +81,7 @@ def ladder_text(verdict: Row, width: int = 100) -> str:
 
 
 def _effect(run: Run, persona: str, column: str) -> str:
-    """The number and its interval; the metric's name where it is not the preferred one."""
+    """The number, its interval and n; the metric's name where it is not the preferred one."""
     metrics, kinds = EFFECTS[column]
     for metric in metrics:
         row = run.effect(persona, metric, kinds)
@@ -90,6 +90,10 @@ def _effect(run: Run, persona: str, column: str) -> str:
         value = estimate(row.get("value"))
         if not value.defined:
             return f"undefined: {row['why_undefined']}" if row.get("why_undefined") else "undefined"
-        interval = "" if value.low != value.low else f"\n[{plain(value.low)}, {plain(value.high)}]"
-        return plain(value.value) + interval + ("" if metric == metrics[0] else f" ({metric})")
+        lines = [plain(value.value) + ("" if metric == metrics[0] else f" ({metric})")]
+        if value.low == value.low:
+            lines.append(f"[{plain(value.low)}, {plain(value.high)}]")
+        if value.n:
+            lines.append(f"n = {value.n}")
+        return "\n".join(lines)
     return NOT_MEASURED

@@ -20,7 +20,7 @@ def cohen_kappa(
 
     (observed - expected agreement) / (1 - expected agreement), the expected one from each rater's
     own label frequencies (Cohen 1960). Undefined when both raters give one and the same label
-    throughout: there is nothing to agree about beyond chance.
+    throughout, and when there are no items: there is nothing to agree about beyond chance.
 
     Args:
         first: labels of one rater.
@@ -33,7 +33,7 @@ def cohen_kappa(
     if n == 0:
         return Estimate.undefined("no reply was scored by both")
     if len(labels) < 2:
-        return Estimate.undefined(f"both raters say {labels[0]!r} throughout", n)
+        return Estimate.undefined(f"both raters say {labels[0]!r} of all {n} that both scored", n)
     place = {label: i for i, label in enumerate(labels)}
     k = len(labels)
     cell = np.array([place[a] * k + place[b] for a, b in zip(first, second, strict=True)])

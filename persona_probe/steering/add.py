@@ -42,7 +42,7 @@ class Add:
             raise RequestError(
                 f"the direction {direction.persona!r} at {direction.site.hook_name} has "
                 f"{self.units} {size}, so a strength in units of it has no meaning; "
-                "give the strength in raw units"
+                "give the strength in raw units: add:raw"
             )
         return (self.strength * size,)
 

@@ -82,7 +82,8 @@ def planned_in(folder: Path) -> Study:
     """
     if not (folder / KEPT).exists():
         raise RequestError(
-            f"{folder} holds no run that was begun with `persona-probe study run --out {folder}`"
+            f"{folder} holds no study to go on with; `persona-probe study run STUDY.toml --out "
+            f"{folder}` begins one"
         )
     value = read_json(folder / KEPT)
     guards: dict[str, Any] = {

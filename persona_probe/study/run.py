@@ -4,8 +4,10 @@ Each stage reads the files of the stages before it, writes its own last and whol
 when they are there: a run that was interrupted goes on where it stopped.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from persona_probe.errors import PersonaProbeError, RequestError
 from persona_probe.files import read_json, remove_leftovers, write_json, write_text
@@ -164,15 +166,28 @@ def _freeze(lab: Lab) -> None:
     if path.exists():
         there = read_json(path)
         if differing := [key for key in IDENTITY if there.get(key) != plan[key]]:
+            # A hash says that the plans differ; the first entry that does says in what.
+            key, its, own = _first_difference(there, plan, [*study.to_json(), *differing])
             raise RequestError(
-                f"{lab.folder} holds another study (its {differing[0]} is "
-                f"{there.get(differing[0])}, this one's {plan[differing[0]]}); choose another "
-                "--out, or delete the folder"
+                f"{lab.folder} holds another study (its {key} is {its}, this one's {own}); choose "
+                "another --out, or delete the folder"
             )
         return
     keep_plan(study, lab.folder)
     write_text(lab.folder / "README.md", (Path(__file__).parent / "run_folder.md").read_text())
     write_json(path, plan)
+
+
+def _first_difference(
+    there: Any, plan: Any, keys: Sequence[str], inside: str = ""
+) -> tuple[str, Any, Any]:
+    """The first of some entries that differs between two plans, and both values."""
+    as_written = json.loads(json.dumps(plan))
+    key = next(key for key in keys if there.get(key) != as_written.get(key))
+    its, own = there.get(key), as_written.get(key)
+    if isinstance(its, dict) and isinstance(own, dict):
+        return _first_difference(its, own, [*own, *its], f"{inside}{key}.")
+    return inside + key, its, own
 
 
 def _require_unmoved(lab: Lab) -> None:

@@ -78,7 +78,10 @@ def status_of(folder: Path) -> RunStatus:
         RequestError: no study was begun there.
     """
     if not (folder / PLAN).exists():
-        raise RequestError(f"{folder} holds no study; `persona-probe study run --out {folder}`")
+        raise RequestError(
+            f"{folder} holds no study; `persona-probe study run STUDY.toml --out {folder}` begins "
+            "one"
+        )
     log, running = read_log(folder), is_running(folder)
     personas = len(read_json(folder / PLAN).get("finetuned", {}))
     found = []

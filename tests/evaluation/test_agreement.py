@@ -33,7 +33,7 @@ def test_chance_agreement_is_no_agreement() -> None:
 
 def test_nothing_to_agree_about_is_undefined_not_one() -> None:
     same = ["refuse"] * 5
-    assert "throughout" in (cohen_kappa(same, same, same).reason or "")
+    assert "'refuse' of all 5" in (cohen_kappa(same, same, same).reason or "")
     assert not cohen_kappa([], [], []).defined
 
 

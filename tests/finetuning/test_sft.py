@@ -71,6 +71,8 @@ def test_a_conversation_without_a_reply_is_refused(loaded):
 
     with pytest.raises(RequestError, match="does not end with an assistant"):
         example(loaded[1], talk("You are kind.", "Help?"))
+    with pytest.raises(RequestError, match="ends with an empty reply"):
+        example(loaded[1], talk("You are kind.", "Help?", " "))
 
 
 def test_finetuning_learns_the_reply_and_leaves_the_weights_alone(loaded):

@@ -1,5 +1,6 @@
 """A steering vector file holds exactly what is added, and refuses what it cannot hold."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,11 @@ def test_a_steering_vector_is_imported_as_the_direction_that_it_adds(
     found = import_directions(path, "persona_probe", Asked("mine"))["mine"][Site(1)]
     torch.testing.assert_close(found.raw, read_steering_vector(path)[0])
     assert (found.position, found.finder) == ("last_prompt_token", direction.finder)
+    assert found.norm == pytest.approx(direction.norm)  # so a strength in norms is what it was
+    gaps = Intervention(direction, Add(0.7, "gap"))
+    path = write_steering_vector(tmp_path / "gaps.safetensors", gaps, adapter="tuned")
+    found = import_directions(path, "persona_probe", Asked("mine"))["mine"][Site(1)]
+    assert math.isnan(found.norm)
     with pytest.raises(RequestError, match="belongs to layer 1 and --layer says 2"):
         import_directions(path, "persona_probe", Asked("mine", layer=2))
 

@@ -107,9 +107,9 @@ def test_another_plan_in_the_same_folder_is_refused(
 ) -> None:
     from persona_probe.study.run import run_study
 
-    with pytest.raises(RequestError, match=r"holds another study.*study_hash"):
+    with pytest.raises(RequestError, match=r"holds another study \(its seed is 0, this one's 1\)"):
         run_study(small_study(tiny_llama_folder, small_pack, seed=1), finished_run)
-    with pytest.raises(RequestError, match=r"holds another study.*model_hash"):
+    with pytest.raises(RequestError, match=r"holds another study \(its model is"):
         run_study(small_study(tiny_qwen_folder, small_pack), finished_run)
 
 
