@@ -123,7 +123,7 @@ def _interval(
     z = _wide_quantiles(n_clusters, level)
     if method == "bca":
         first, last = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-        rounding = 1e-9 * (1 + abs(value))
+        rounding = _rounding(value)
         # Otherwise the corrected interval would miss its own value.
         if not first - rounding <= value <= last + rounding:
             reason = "nearly all resamples lie on one side of the value"
@@ -140,13 +140,19 @@ def _accelerated(
     left_out: Float[np.ndarray, " cluster"],
 ) -> Float[np.ndarray, "2"]:
     """Quantiles shifted by median bias b and acceleration a: b + (b + z) / (1 - a (b + z))."""
-    bias = ndtri(np.mean(draws < value) + np.mean(draws == value) / 2)
+    # Draws that differ from the value by rounding alone are on neither side of it.
+    below, above = draws < value - _rounding(value), draws > value + _rounding(value)
+    bias = ndtri((1 + np.mean(below) - np.mean(above)) / 2)
     influence = left_out.mean() - left_out
     spread = np.sum(influence**2) ** 1.5
     # A leave-one-out value may be undefined (the only family of its kind): then no acceleration.
     acceleration = np.sum(influence**3) / (6 * spread) if spread > 0 else 0.0
     shifted = bias + z
     return np.asarray(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-6))
+
+
+def _rounding(value: float) -> float:
+    return float(1e-9 * (1 + abs(value)))
 
 
 def pointwise(value: float, n: int, n_clusters: int, reason: str) -> Estimate:

@@ -284,3 +284,14 @@ def test_rare_events_are_covered_also_when_none_was_seen() -> None:
         found = share_interval(seen, families, resamples=400)
         covered += found.low <= 0.02 <= found.high
     assert covered / draws >= 0.9
+
+
+def test_resamples_that_differ_from_the_value_by_rounding_alone_have_an_interval() -> None:
+    from persona_probe.statistics import cluster_bootstrap
+
+    def constant(weights: np.ndarray) -> np.ndarray:
+        whole = (weights == 1).all(axis=1)
+        return np.where(whole, 0.3, 0.3 + 1e-13)
+
+    found = cluster_bootstrap(constant, 30, 10, resamples=200)[0]
+    assert (found.low, found.high) == pytest.approx((0.3, 0.3))
