@@ -44,6 +44,7 @@ OPTIONAL = (
     "steerability.json",
     "harm_ledger.json",
     "robustness.json",
+    "agreement.json",
     PROJECTION,
 )
 

@@ -119,7 +119,7 @@ def self_report_only(effects: Sequence[Effects]) -> list[str]:
         elif found.value < LEAST_AGREEMENT:
             flags.append(
                 f"{name}: self-report only, the behavioural shift agrees with the self-reported "
-                f"one by r = {found.value:.2f} over {found.n} dimensions"
+                f"one over dimensions by r = {found}"
             )
     return flags
 

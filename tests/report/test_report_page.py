@@ -260,6 +260,21 @@ def test_requests_put_in_other_ways_show_what_is_left_and_what_was_not_asked(pag
     assert "the denominator does not exclude 0" in words
 
 
+def test_the_judges_and_how_far_they_agree_stand_among_the_methods(tmp_path: Path) -> None:
+    from persona_probe.files import read_json, write_json
+    from persona_probe.report import write_report
+
+    folder = write_synthetic_run(tmp_path / "run")
+    assert "Agreement of the judges" not in Page(write_report(folder).read_text()).words
+    judges = {"judge": "phrases", "second_judge": "chat=sceptic"}
+    write_json(folder / "study.json", read_json(folder / "study.json") | judges)
+    kappa = {"value": 0.71, "low": 0.6, "high": 0.8, "n": 90, "n_clusters": 30}
+    write_json(folder / "agreement.json", {"overall": {"kappa": kappa, "unscored": 7}})
+    words = Page(write_report(folder).read_text()).words
+    assert "chat=sceptic" in words
+    assert "kappa 0.71 [0.60, 0.80], n = 90 in 30 families; 7 replies not scored by both" in words
+
+
 def test_control_finetunes_are_not_taken_for_control_directions(page: str) -> None:
     words = Page(page).section(page, "controls").words
     assert "shuffled labels found in the same way" in words

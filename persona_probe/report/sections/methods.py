@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from persona_probe.report.anchors import bare
+from persona_probe.report.estimates import estimate, in_words
 from persona_probe.report.markup import Child, Markup, element, join, paragraph, table
 from persona_probe.report.palette import Colours, title_of
 from persona_probe.report.run_folder import Run, mapping
@@ -30,7 +31,10 @@ WORDS = {
     "p, adjusted": "the share of random directions at least as strong, adjusted for the number of "
     "tests (Holm).",
 }
-SHORT = ("model", "model_hash", "chat_template_hash", "pack", "pack_hash", "helpful_only", "seed")
+SHORT = (
+    "model", "model_hash", "chat_template_hash", "pack", "pack_hash", "helpful_only", "seed",
+    "judge", "second_judge",
+)  # fmt: skip
 
 
 def methods(run: Run, colours: Colours) -> Markup:
@@ -68,6 +72,8 @@ def methods(run: Run, colours: Colours) -> Markup:
 def _plan(run: Run) -> Markup | None:
     study = run.study
     rows = [(title_of(key), _value(study[key])) for key in SHORT if study.get(key) is not None]
+    if agreed := _agreement(run):
+        rows.append(("Agreement of the judges", agreed))
     split = mapping(study.get("split"))
     if split:
         parts = [
@@ -78,6 +84,15 @@ def _plan(run: Run) -> Markup | None:
     if study_hash:
         rows.append(("Hash of the plan", _value(study_hash)))
     return table(("", ""), rows) if rows else None
+
+
+def _agreement(run: Run) -> str | None:
+    """Kappa of the two judges over all greedy replies; `None` where there was only one."""
+    found = mapping(mapping(run.documents.get("agreement.json")).get("overall"))
+    if not found:
+        return None
+    said = in_words(estimate(found.get("kappa")))
+    return f"Cohen’s kappa {said}; {found.get('unscored', 0)} replies not scored by both"
 
 
 def _models(run: Run) -> list[tuple[str, Child]]:
