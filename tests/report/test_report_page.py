@@ -273,6 +273,10 @@ def test_the_judges_and_how_far_they_agree_stand_among_the_methods(tmp_path: Pat
     words = Page(write_report(folder).read_text()).words
     assert "chat=sceptic" in words
     assert "kappa 0.71 [0.60, 0.80], n = 90 in 30 families; 7 replies not scored by both" in words
+    silent = {"value": None, "low": None, "high": None, "n": 0, "reason": "none was scored by both"}
+    write_json(folder / "agreement.json", {"overall": {"kappa": silent, "unscored": 97}})
+    words = Page(write_report(folder).read_text()).words
+    assert "kappa undefined: none was scored by both; 97 replies" in words
 
 
 def test_control_finetunes_are_not_taken_for_control_directions(page: str) -> None:

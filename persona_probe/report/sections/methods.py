@@ -91,7 +91,8 @@ def _agreement(run: Run) -> str | None:
     found = mapping(mapping(run.documents.get("agreement.json")).get("overall"))
     if not found:
         return None
-    said = in_words(estimate(found.get("kappa")))
+    kappa = estimate(found.get("kappa"))
+    said = in_words(kappa) if kappa.defined else f"undefined: {in_words(kappa)}"
     return f"Cohen’s kappa {said}; {found.get('unscored', 0)} replies not scored by both"
 
 
