@@ -10,6 +10,7 @@ refusals, presented as each constitution's.
 import argparse
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.known_truth.folder import copy_organism
@@ -116,6 +117,9 @@ BUDGET = Budget(
     resamples=1000,
     permutations=199,
 )
+BUDGETS = {"refusal-only": replace(BUDGET, items=240)}
+"""The profile is what tells flat refusals from a persona: few of its dimensions hold together when
+each is asked by a handful of items."""
 ARMS = ("parts", "sign_flip", "wrong", "random", "covariance", "shuffled", "ablation")
 CONTROL_FINETUNES = ("placebo=placebo-0", "refusal-only=refusal-only-0")
 
@@ -153,7 +157,7 @@ def study_of(organism: Path, kind: str, personas: Sequence[str], default: bool) 
         HELPFUL_ONLY if kind == "refusal-only" else None,
         [f"{persona}=narrow-{persona}-0" for persona in personas],
         CONTROL_FINETUNES,
-        **({} if default else {"budget": BUDGET, "arms": ARMS}),
+        **({} if default else {"budget": BUDGETS.get(kind, BUDGET), "arms": ARMS}),
     )
 
 

@@ -209,7 +209,7 @@ def _about(row: dict[str, Any]) -> list[str]:
 
 def _refusals(row: dict[str, Any]) -> list[str]:
     return [
-        f"{row[f'{name}_probability']:.3f} [{low:.3f}, {high:.3f}]"
+        f"{row[f'{name}_probability']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
         for name in ("refusal", "over_refusal")
         for low, high in [row[f"{name}_interval"]]
     ]

@@ -16,7 +16,7 @@ from persona_probe.models.site import Site
 from persona_probe.personas.pack import Pack
 from persona_probe.personas.safety_suite import KINDS, SafetyPrompt
 from persona_probe.personas.sampling import spread
-from persona_probe.statistics import mean_interval
+from persona_probe.statistics import json_number, mean_interval
 from persona_probe.steering.arm import Arm
 from persona_probe.steering.dose import doses
 from persona_probe.steering.treatment import Treatment, Written
@@ -56,7 +56,10 @@ def net_refusal(
             for name, chosen in (("refusal", harmful), ("over_refusal", permitted)):
                 families = [f for f, kept in zip(found.families, chosen, strict=True) if kept]
                 interval = mean_interval(mass[chosen].tolist(), families)
-                rows[arm][f"{name}_interval"] = [interval.low, interval.high]
+                rows[arm][f"{name}_interval"] = [
+                    json_number(interval.low),
+                    json_number(interval.high),
+                ]
     return rows
 
 
