@@ -76,7 +76,18 @@ def run(
     judge.
 
     Example: persona-probe study run organism --out artifacts/demo
-    """
+
+    \b
+    A STUDY.toml, in which only the model is needed:
+      model = "organism"
+      budget = "thorough"        # or [budget] with single numbers
+      without = ["mediation"]    # arms, judge, second_judge, suite, pack, seed, ...
+      [models]
+      helpful_only = "helpful-only"
+      placebo = ["placebo-0"]
+      [models.virtue]
+      narrow = ["narrow-virtue-0", "narrow-virtue-1", "narrow-virtue-2"]
+    """  # noqa: D301 (the backspace is click's mark for lines that it must not join)
     from persona_probe.study.plan_file import BUDGETS
     from persona_probe.study.request import requested
 

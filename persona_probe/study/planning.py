@@ -34,6 +34,11 @@ def plan_study(model: str, pack: str, personas: Sequence[str], **options: Any) -
         scopes = {scope: _seeds(names, f"{scope}-{persona}") for scope in SCOPES}
         if found := {scope: adapters for scope, adapters in scopes.items() if adapters}:
             finetuned[persona] = found
+    if not finetuned and not Path(model).is_dir():
+        raise RequestError(
+            f"no folder {model}; the finetunes of a hub model are named one by one, with "
+            "--finetuned PERSONA=ADAPTER or in a study file"
+        )
     if not finetuned:
         raise RequestError(
             f"{Path(model) / 'adapters'} holds no finetune named like 'narrow-{personas[0]}-0' "
