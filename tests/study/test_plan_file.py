@@ -129,7 +129,7 @@ def test_a_run_folder_gives_its_plan_back(model: Path, tmp_path: Path) -> None:
     again = planned_in(tmp_path / "run")
     assert again == study
     assert again.hash == study.hash
-    with pytest.raises(RequestError, match="holds no run"):
+    with pytest.raises(RequestError, match="holds no study to go on with"):
         planned_in(tmp_path)
 
 
