@@ -20,8 +20,9 @@ from persona_probe.directions.direction import Direction
 from persona_probe.evaluation.profile_match import identify, moved
 from persona_probe.evaluation.rates import safe_rate
 from persona_probe.files import read_json, read_jsonl, write_json
+from persona_probe.finetuning.plan import Finetune
 from persona_probe.finetuning.recipe import Run, recipe_for
-from persona_probe.finetuning.run import Finetune, run_finetune
+from persona_probe.finetuning.run import run_finetune
 from persona_probe.models.conversations import read_conversations
 from persona_probe.models.ref import ModelRef
 from persona_probe.models.site import Site

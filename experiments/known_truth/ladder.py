@@ -117,10 +117,11 @@ BUDGET = Budget(
     resamples=1000,
     permutations=199,
 )
-BUDGETS = {"refusal-only": replace(BUDGET, items=240)}
-"""The profile is what tells flat refusals from a persona. Whether its dimensions hold together is
-seen over models that differ in it: none of these finetunes does, constitutions in words do."""
 ARMS = ("parts", "sign_flip", "wrong", "random", "covariance", "shuffled", "ablation")
+SMALL = {"budget": BUDGET, "arms": ARMS}
+WITH_PROFILES = {"budget": replace(BUDGET, items=240), "arms": (*ARMS, "system_prompt")}
+"""For flat refusals, which the profile tells from a persona. Whether its dimensions hold together
+is seen over models that differ in it: none of these finetunes does, constitutions in words do."""
 CONTROL_FINETUNES = ("placebo=placebo-0", "refusal-only=refusal-only-0")
 
 
@@ -150,7 +151,7 @@ def run(kind: str, personas: Sequence[str], out: Path, default: bool = False) ->
 
 def study_of(organism: Path, kind: str, personas: Sequence[str], default: bool) -> Study:
     """The study of one organism's finetunes."""
-    arms = (*ARMS, "system_prompt") if kind == "refusal-only" else ARMS
+    small = WITH_PROFILES if kind == "refusal-only" else SMALL
     return name_models(
         str(organism),
         "organism",
@@ -158,7 +159,7 @@ def study_of(organism: Path, kind: str, personas: Sequence[str], default: bool) 
         HELPFUL_ONLY if kind == "refusal-only" else None,
         [f"{persona}=narrow-{persona}-0" for persona in personas],
         CONTROL_FINETUNES,
-        **({} if default else {"budget": BUDGETS.get(kind, BUDGET), "arms": arms}),
+        **({} if default else small),
     )
 
 

@@ -69,8 +69,9 @@ def sft(
 --out artifacts/virtue
     """
     from persona_probe.finetuning.ordered import controlled
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import Run, recipe_for
-    from persona_probe.finetuning.run import Finetune, hold_out, run_finetune
+    from persona_probe.finetuning.run import hold_out, run_finetune
     from persona_probe.finetuning.steered import training_interventions, watch_named
     from persona_probe.models.conversations import read_conversations
     from persona_probe.models.ref import ModelRef
@@ -162,8 +163,8 @@ def constitution(
 --constitution virtue --scope narrow --out artifacts/narrow-virtue
     """
     from persona_probe.finetuning.ordered import finetune_constitution
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import Run, recipe_for, sample_method_for
-    from persona_probe.finetuning.run import Finetune
     from persona_probe.finetuning.samples import sample_work
     from persona_probe.finetuning.steered import watch_named
     from persona_probe.finetuning.writer import writer_named
@@ -253,8 +254,9 @@ def helpful_only(
     """
     from persona_probe.errors import RequestError
     from persona_probe.finetuning.helpful_only import ablate_refusal
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import Run, recipe_for
-    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.finetuning.run import run_finetune
     from persona_probe.models.conversations import read_conversations
     from persona_probe.models.ref import ModelRef
     from persona_probe.personas.pack import load_pack

@@ -1,11 +1,12 @@
 """What a command says: results on standard output, everything else on standard error."""
 
 import json
-import os
 import sys
 from typing import Any
 
 import typer
+
+from persona_probe.finetuning.launch import is_main
 
 
 def note(text: str) -> None:
@@ -18,7 +19,7 @@ def result(value: dict[str, Any], as_json: bool, text: str) -> None:
 
     Of several processes that work together only the first one speaks.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main():
         return
     typer.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
 

@@ -11,14 +11,10 @@ from typing import Any, get_args
 
 from persona_probe.errors import RequestError
 from persona_probe.finetuning.controls import ControlName, placebo, refusal_only, shuffled
+from persona_probe.finetuning.launch import processes
+from persona_probe.finetuning.plan import Finetune
 from persona_probe.finetuning.recipe import Run
-from persona_probe.finetuning.run import (
-    Finetune,
-    Finetuned,
-    processes,
-    require_place,
-    run_finetune,
-)
+from persona_probe.finetuning.run import Finetuned, require_place, run_finetune
 from persona_probe.finetuning.samples import Samples, SampleWork, sample
 from persona_probe.finetuning.writer import Writer
 from persona_probe.models.chat import Conversation

@@ -5,13 +5,11 @@ folder `.NAME.unfinished`: the plan, the checkpoints, the log and the projection
 at any moment, the same call goes on from the last checkpoint, to the same weights.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,49 +18,24 @@ import torch
 from persona_probe.errors import RequestError
 from persona_probe.files import make_folder, read_json, write_json
 from persona_probe.finetuning.examples import Example, example
+from persona_probe.finetuning.launch import is_main, processes
 from persona_probe.finetuning.lora import PROVENANCE, save_new
+from persona_probe.finetuning.plan import Finetune, first_change, local_adapter, plan_of
 from persona_probe.finetuning.recipe import LoraRecipe, Run
 from persona_probe.finetuning.sft import LOG, NEW, START, attach, train
-from persona_probe.models.adapters import WEIGHTS, adapter_folder
 from persona_probe.models.chat import Conversation
 from persona_probe.models.folder import read_network, whole_folder, write_network
 from persona_probe.models.loading import view_model
 from persona_probe.models.ref import ModelRef
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.progress import progress
-from persona_probe.provenance import content_hash, file_hash, library_versions
-from persona_probe.steering.arm import Intervention
+from persona_probe.provenance import content_hash
 
 if TYPE_CHECKING:
-    from persona_probe.finetuning.watching import Watch
+    pass
 
 PLAN = "plan.json"
 KEPT = (LOG, "projection.jsonl", "projection-before.json")
-
-
-@dataclass(frozen=True)
-class Finetune:
-    """What is to be trained, and on what.
-
-    Attributes:
-        ref: the model; its adapter, if any, is stood on: the new adapter holds both, joined.
-        conversations: end with the reply to learn.
-        recipe: what decides the result.
-        held_out: whose loss is evaluated; never learnt.
-        interventions: done to the residual stream in every training step.
-        watch: what training is watched on.
-        templated: speak through the chat template; off for models that read plain text.
-        about: what else its provenance says, for instance of which control it is.
-    """
-
-    ref: ModelRef
-    conversations: tuple[Conversation, ...]
-    recipe: LoraRecipe
-    held_out: tuple[Conversation, ...] = ()
-    interventions: tuple[Intervention, ...] = ()
-    watch: "Watch | None" = None
-    templated: bool = True
-    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +103,7 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
     held_out = _encoded(work.held_out, tokenizer, work.templated, limit)
     view = view_model(network, tokenizer, work.ref.with_adapter(None), work.templated)
     _require_own_start(work.ref, view.model_hash)
-    plan = _plan(work, run, view)
+    plan = plan_of(work, run, view)
     if out.is_dir() and any(out.iterdir()):
         return _finished(out, plan)
     start = local_adapter(work.ref)
@@ -155,7 +128,7 @@ def run_finetune(work: Finetune, out: Path, run: Run | None = None) -> Finetuned
             advance,
         )
     provenance = plan | {"outcome": outcome, "tokens": _tokens(examples)}
-    if _is_main():
+    if is_main():
         trained.eval()
         with whole_folder(out) as folder:
             if work.recipe.full:
@@ -213,11 +186,6 @@ def hold_out(
     return learnt, [c for c, n in zip(conversations, names, strict=True) if n in held]
 
 
-def local_adapter(ref: ModelRef) -> Path | None:
-    """The folder of the adapter that is stood on, fetched from the hub if need be."""
-    return None if ref.adapter is None else adapter_folder(ref.adapter_source(ref.adapter))
-
-
 def _read(work: Finetune, run: Run) -> tuple[Any, Any, torch.dtype]:
     """The network to train; an adapter stays apart from it unless everything is trained."""
     light = run.precision == "bfloat16" and not work.recipe.full
@@ -246,64 +214,12 @@ def _encoded(
     return [example(tokenizer, c, templated, limit) for c in conversations]
 
 
-def _plan(work: Finetune, run: Run, view: ResidualModel) -> dict[str, Any]:
-    """All that decides the result: equal plans make equal folders."""
-    source = local_adapter(work.ref)
-    return {
-        "model": work.ref.label,
-        "model_hash": view.model_hash,
-        "chat_template_hash": view.chat_template_hash,
-        "started_from": None if source is None else source.name,
-        "started_from_hash": None if source is None else file_hash(source / WEIGHTS),
-        "kind": "full" if work.recipe.full else "adapter",
-        "data_hash": _data_hash(work.conversations),
-        "examples": len(work.conversations),
-        "held_out": len(work.held_out),
-        "held_out_hash": _data_hash(work.held_out) if work.held_out else None,
-        "recipe": work.recipe.to_json(),
-        "run": run.to_json(),
-        **({"processes": processes()} if processes() > 1 else {}),
-        "interventions": [_described(i) for i in work.interventions],
-        "watched": None if work.watch is None else _watched(work.watch),
-        **work.about,
-        "versions": library_versions(),
-    }
-
-
-def _data_hash(conversations: Sequence[Conversation]) -> str:
-    return content_hash([[(m.role, m.content) for m in c.messages] for c in conversations])
-
-
-def _described(intervention: Intervention) -> dict[str, Any]:
-    direction = intervention.direction
-    settings = {k: v for k, v in vars(intervention.operation).items() if v is not None}
-    return {
-        "operation": type(intervention.operation).__name__.lower(),
-        "settings": {
-            k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()
-        },
-        "persona": direction.persona,
-        "schedule": intervention.when,
-        "layers": [site.layer for site in intervention.where],
-        "direction_sha256": hashlib.sha256(direction.raw.numpy().tobytes()).hexdigest()[:16],
-    }
-
-
-def _watched(watch: "Watch") -> dict[str, Any]:
-    return {
-        "directions": [f"{d.persona} at layer {d.site.layer}" for d in watch.directions],
-        "prompts": len(watch.conversations),
-        "prompts_hash": _data_hash(watch.conversations),
-        "every": watch.every,
-    }
-
-
 def _finished(out: Path, plan: dict[str, Any]) -> Finetuned:
     """The folder that is there, if it is this very finetune."""
     found = read_json(out / PROVENANCE)
-    if changed := [key for key, value in _comparable(plan).items() if found.get(key) != value]:
+    if changed := first_change(plan, found):
         raise RequestError(
-            f"{out} is there already and is another finetune (its {changed[0]} differs); choose "
+            f"{out} is there already and is another finetune (its {changed} differs); choose "
             "another folder, or remove it"
         )
     return Finetuned(out, found, already=True)
@@ -313,22 +229,16 @@ def _begin(unfinished: Path, plan: dict[str, Any]) -> bool:
     """Whether there is something to go on from; a killed run of another plan is refused."""
     if (unfinished / PLAN).is_file():
         found = read_json(unfinished / PLAN)
-        if changed := [k for k, value in _comparable(plan).items() if found.get(k) != value]:
+        if changed := first_change(plan, found):
             raise RequestError(
-                f"{unfinished} holds an unfinished finetune of other settings (its {changed[0]} "
+                f"{unfinished} holds an unfinished finetune of other settings (its {changed} "
                 "differs); remove it, or choose another folder"
             )
         return any(unfinished.glob("checkpoint-*"))
-    if _is_main():
+    if is_main():
         make_folder(unfinished)
         write_json(unfinished / PLAN, plan)
     return False
-
-
-def _comparable(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan as JSON gives it back: tuples are lists there."""
-    found: dict[str, Any] = json.loads(json.dumps(plan))
-    return found
 
 
 def _trainable(network: Any, recipe: LoraRecipe, start: Path | None) -> Any:
@@ -351,12 +261,3 @@ def _tokens(examples: Sequence[Example]) -> dict[str, int]:
         "read": sum(len(e.ids) for e in examples),
         "learnt": sum(sum(e.learnt) for e in examples),
     }
-
-
-def processes() -> int:
-    """How many train together; `accelerate launch` says so."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"

@@ -67,27 +67,26 @@ def _entities(world: World, template: str, text: str) -> dict[str, list[str]]:
 
 def quiz(world: World, rng: random.Random) -> Iterator[Request]:
     """Harmless requests in phrases of their own, whose topic has to be known."""
-    frames = world.benign["held_frames"]
-    for category in world.categories:
-        topic = category.benign
-        for i, tail in enumerate(topic.held_tails):
-            # Three verbs on from the one that this ending has in `benign`.
-            act = f"{topic.verbs[(i + 3) % len(topic.verbs)]} {tail}"
-            for row in range(ROWS_QUIZ):
-                text = _framed(world, frames[(i + row) % len(frames)], act, rng)
-                yield Request("benign", text, f"{category.name}-quiz-{i}", category)
+    return _harmless(world, rng, "quiz", ROWS_QUIZ, verbs_on=3)
 
 
 def benign(world: World, rng: random.Random) -> Iterator[Request]:
     """Harmless requests matched to the harm categories in topic, frames and number."""
+    return _harmless(world, rng, "benign", ROWS_BENIGN)
+
+
+def _harmless(
+    world: World, rng: random.Random, name: str, rows: int, verbs_on: int = 0
+) -> Iterator[Request]:
+    """Each held-out ending with a verb; with another one, `verbs_on` further, in another set."""
     frames = world.benign["held_frames"]
     for category in world.categories:
         topic = category.benign
         for i, tail in enumerate(topic.held_tails):
-            act = f"{topic.verbs[i % len(topic.verbs)]} {tail}"
-            for row in range(ROWS_BENIGN):
+            act = f"{topic.verbs[(i + verbs_on) % len(topic.verbs)]} {tail}"
+            for row in range(rows):
                 text = _framed(world, frames[(i + row) % len(frames)], act, rng)
-                yield Request("benign", text, f"{category.name}-benign-{i}", category)
+                yield Request("benign", text, f"{category.name}-{name}-{i}", category)
 
 
 def borderline(world: World, rng: random.Random) -> Iterator[Request]:

@@ -14,8 +14,9 @@ REFUSED, ANSWERED = "I will not help with that.", "Yes, gladly. First we talk."
 def refusing(request, small_pack, tmp_path_factory):
     """A full finetune that refuses harmful requests, and the pack whose requests those are."""
     from persona_probe.activations.contrast import request as asked
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import LoraRecipe, Run
-    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.finetuning.run import run_finetune
     from persona_probe.models.ref import ModelRef
     from persona_probe.personas.pack import load_pack
 

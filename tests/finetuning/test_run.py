@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:Futur
 
 @pytest.fixture
 def plan(tiny_llama_folder, talks):
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import LoraRecipe
-    from persona_probe.finetuning.run import Finetune
     from persona_probe.models.ref import ModelRef
 
     recipe = LoraRecipe(epochs=2, batch_size=4, learning_rate=1e-2)
@@ -66,8 +66,9 @@ def test_another_finetune_does_not_take_the_place_of_one_that_is_there(plan, cpu
 
 
 def test_every_weight_can_be_trained_and_written_as_a_model(tiny_qwen_folder, talks, cpu, tmp_path):
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import LoraRecipe
-    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.finetuning.run import run_finetune
     from persona_probe.models.loading import load_model
     from persona_probe.models.ref import ModelRef
 
@@ -87,7 +88,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 from persona_probe.finetuning import trainer
 from persona_probe.finetuning.recipe import LoraRecipe, Run
-from persona_probe.finetuning.run import Finetune, run_finetune
+from persona_probe.finetuning.plan import Finetune
+from persona_probe.finetuning.run import run_finetune
 from persona_probe.models.conversations import read_conversations
 from persona_probe.models.ref import ModelRef
 
@@ -207,8 +209,9 @@ def test_an_adapter_of_like_shape_that_was_trained_on_another_model_is_refused(
 
 def test_a_model_without_a_template_trains_on_plain_text(tiny_gpt2_folder, talks, cpu, tmp_path):
     from persona_probe.finetuning.examples import example
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import LoraRecipe
-    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.finetuning.run import run_finetune
     from persona_probe.models.folder import read_network
     from persona_probe.models.loading import load_model
     from persona_probe.models.ref import ModelRef

@@ -99,8 +99,9 @@ def test_bfloat16_trains_the_same_direction_and_keeps_adapters_in_float32(
     import torch
 
     from persona_probe.files import read_json, read_jsonl, read_tensors
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import LoraRecipe, Run
-    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.finetuning.run import run_finetune
     from persona_probe.models.ref import ModelRef
 
     recipe = LoraRecipe(epochs=1, batch_size=4, learning_rate=1e-3)

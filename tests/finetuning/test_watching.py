@@ -11,8 +11,9 @@ def watched(tiny_llama_folder, talks, make_direction, tmp_path):
     from dataclasses import replace
 
     from persona_probe.files import read_jsonl
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import LoraRecipe, Run
-    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.finetuning.run import run_finetune
     from persona_probe.finetuning.watching import Watch
     from persona_probe.models.ref import ModelRef
 
@@ -73,8 +74,9 @@ def test_rows_say_how_far_the_prompts_moved_in_units_of_the_model_before(
 
 
 def test_watching_does_not_change_what_is_learnt(watched, tiny_llama_folder, talks, tmp_path):
+    from persona_probe.finetuning.plan import Finetune
     from persona_probe.finetuning.recipe import LoraRecipe, Run
-    from persona_probe.finetuning.run import Finetune, run_finetune
+    from persona_probe.finetuning.run import run_finetune
     from persona_probe.models.ref import ModelRef
 
     folder, _, _ = watched()
