@@ -10,7 +10,12 @@ from jaxtyping import Bool, Float
 from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.rating import LEAST_MASS
 from persona_probe.personas.diagnostic import SCENARIO
-from persona_probe.statistics import Estimate, cluster_bootstrap, mean_interval
+from persona_probe.statistics import (
+    Estimate,
+    cluster_bootstrap,
+    correlation_interval,
+    mean_interval,
+)
 
 FEWEST_SHIFTS = 4
 RESAMPLES = 2000
@@ -101,15 +106,7 @@ def _over_arms(after: Sequence[Profile], before: Profile, dimension: str) -> Est
     if (shifts.std(axis=1) < 1e-9).any():
         return Estimate.undefined("one half did not move", n)
 
-    def correlation(weights: Float[np.ndarray, "draw arm"]) -> np.ndarray:
-        total = weights.sum(axis=1)
-        means = weights @ shifts.T / total[:, None]
-        products = weights @ (shifts[0] * shifts[1]) / total - means[:, 0] * means[:, 1]
-        spread = weights @ (shifts**2).T / total[:, None] - means**2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(products / np.sqrt(np.maximum(spread.prod(axis=1), 0.0)))
-
-    return cluster_bootstrap(correlation, n, n, resamples=RESAMPLES, method="percentile")[0]
+    return correlation_interval(shifts[0], shifts[1], resamples=RESAMPLES)
 
 
 def _half(profile: Profile, dimension: str, key: int) -> Bool[np.ndarray, " item"]:

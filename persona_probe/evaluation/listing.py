@@ -18,7 +18,7 @@ from persona_probe.evaluation.profile import Profile
 from persona_probe.evaluation.rating import label_tokens
 from persona_probe.models.residual_model import ResidualModel
 from persona_probe.personas.diagnostic import SCENARIO, Item
-from persona_probe.statistics import Estimate, cluster_bootstrap, mean_interval
+from persona_probe.statistics import Estimate, correlation_interval, mean_interval
 from persona_probe.steering.arm import Arm
 from persona_probe.steering.scoring import next_token_log_probabilities
 
@@ -126,13 +126,4 @@ def _correlation(
     n = len(one)
     if n < 3 or not np.ptp(one) or not np.ptp(two):
         return Estimate.undefined("fewer than three scenarios, or none that differ", n)
-
-    def pearson(weights: Float[np.ndarray, "draw item"]) -> Float[np.ndarray, " draw"]:
-        share = weights / weights.sum(axis=1, keepdims=True)
-        means = [share @ values for values in (one, two)]
-        spread = [share @ values**2 - m**2 for values, m in zip((one, two), means, strict=True)]
-        both = share @ (one * two) - means[0] * means[1]
-        size = np.sqrt(np.maximum(spread[0], 0) * np.maximum(spread[1], 0))
-        return np.where(size > 1e-12, both / np.where(size > 1e-12, size, 1.0), np.nan)
-
-    return cluster_bootstrap(pearson, n, n, resamples=resamples, seed=seed, method="percentile")[0]
+    return correlation_interval(one, two, resamples=resamples, seed=seed)

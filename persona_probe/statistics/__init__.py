@@ -12,6 +12,7 @@ from persona_probe.statistics.bootstrap import (
     cluster_sums,
     resample_weights,
 )
+from persona_probe.statistics.correlation import correlation_interval
 from persona_probe.statistics.difference import difference
 from persona_probe.statistics.estimate import Estimate, json_number
 from persona_probe.statistics.jackknife import cluster_jackknife
@@ -41,6 +42,7 @@ __all__ = [
     "cluster_jackknife",
     "cluster_sums",
     "cohen_kappa",
+    "correlation_interval",
     "difference",
     "equivalence",
     "function_of_means",
